@@ -1,0 +1,217 @@
+package pg
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgconn/ctxwatch"
+)
+
+// CleanupTimeout bounds work that has to happen although the caller's context
+// has already ended: a rollback, closing a session, dropping an artifact.
+const CleanupTimeout = 15 * time.Second
+
+// DefaultLockTimeout is the lock_timeout of every session that does not ask for
+// another one. No statement of pgshadow waits longer for a lock.
+const DefaultLockTimeout = 5 * time.Second
+
+// Database is where sessions come from. It holds no connection itself and is
+// safe for concurrent use.
+type Database struct {
+	config   *pgx.ConnConfig
+	settings map[string]string
+}
+
+// Open reads a connection string (URL or key=value; empty means libpq's own
+// environment variables, see PostgreSQL manual section 34.15). It does not connect.
+func Open(dsn string) (*Database, error) {
+	config, err := pgx.ParseConfig(dsn)
+	if err != nil {
+		return nil, fmt.Errorf("reading the connection settings: %w", withoutPassword(err))
+	}
+	if config.ConnectTimeout == 0 {
+		config.ConnectTimeout = 15 * time.Second
+	}
+	// A context that ends cancels the query on the server and keeps the session,
+	// so that a long statement does not run on after its client has gone.
+	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, CancelRequestDelay: 0, DeadlineDelay: CleanupTimeout}
+	}
+	return &Database{config: config, settings: map[string]string{}}, nil
+}
+
+// withoutPassword keeps the reason of a parse error; pgconn has already replaced
+// the password in the string it quotes, the connection string itself is dropped.
+func withoutPassword(err error) error {
+	if inner := errors.Unwrap(err); inner != nil {
+		return inner
+	}
+	return err
+}
+
+// With returns a Database whose sessions also carry the given settings
+// (PostgreSQL manual chapter 20, names and values as in SET).
+func (d *Database) With(settings map[string]string) *Database {
+	merged := maps.Clone(d.settings)
+	maps.Copy(merged, settings)
+	return &Database{config: d.config, settings: merged}
+}
+
+// Target names host, port and database for messages, never a password.
+func (d *Database) Target() string {
+	return fmt.Sprintf("%s:%d/%s", d.config.Host, d.config.Port, d.config.Database)
+}
+
+// Connect opens a session. purpose becomes the tail of its application_name.
+// Settings that could change a result or hold the server are pinned; those that
+// decide how values convert (TimeZone, DateStyle, IntervalStyle) are the login
+// role's own, so that an expression gives what a plain ALTER TABLE would give.
+func (d *Database) Connect(ctx context.Context, purpose string) (*pgx.Conn, error) {
+	config := d.config.Copy()
+	maps.Copy(config.RuntimeParams, sessionSettings(purpose))
+	maps.Copy(config.RuntimeParams, d.settings)
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", d.Target(), err)
+	}
+	return conn, nil
+}
+
+// ConnectAsLogin opens a session whose search_path is the login role's own: it is
+// what a name without a schema means to the user.
+func (d *Database) ConnectAsLogin(ctx context.Context, purpose string) (*pgx.Conn, error) {
+	config := d.config.Copy()
+	maps.Copy(config.RuntimeParams, sessionSettings(purpose))
+	delete(config.RuntimeParams, "search_path")
+	conn, err := pgx.ConnectConfig(ctx, config)
+	if err != nil {
+		return nil, fmt.Errorf("connecting to %s: %w", d.Target(), err)
+	}
+	return conn, nil
+}
+
+func sessionSettings(purpose string) map[string]string {
+	return map[string]string{
+		"application_name":                    "pgshadow " + purpose,
+		"client_encoding":                     "UTF8",
+		"client_min_messages":                 "warning",
+		"search_path":                         "",
+		"statement_timeout":                   "0",
+		"lock_timeout":                        Milliseconds(DefaultLockTimeout),
+		"idle_in_transaction_session_timeout": "120000",
+		"default_transaction_isolation":       "read committed",
+		"default_transaction_read_only":       "off",
+		"row_security":                        "off",
+		"standard_conforming_strings":         "on",
+		"extra_float_digits":                  "1",
+		"jit":                                 "off",
+		"plan_cache_mode":                     "force_custom_plan",
+	}
+}
+
+// ConnectReplication opens a walsender session on the database (PostgreSQL
+// manual section 55.4). Values it prints are in formats that every session reads
+// back the same, whatever its own DateStyle.
+func (d *Database) ConnectReplication(ctx context.Context, purpose string) (*pgconn.PgConn, error) {
+	config := d.config.Copy()
+	// Reading the stream ends many waits by a deadline; none of them may cancel it.
+	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
+		return &pgconn.DeadlineContextWatcherHandler{Conn: conn.Conn()}
+	}
+	maps.Copy(config.RuntimeParams, map[string]string{
+		"replication":        "database",
+		"application_name":   "pgshadow " + purpose,
+		"client_encoding":    "UTF8",
+		"datestyle":          "ISO",
+		"intervalstyle":      "postgres",
+		"extra_float_digits": "3",
+		"bytea_output":       "hex",
+		"search_path":        "",
+		"statement_timeout":  "0",
+	})
+	conn, err := pgconn.ConnectConfig(ctx, &config.Config)
+	if err != nil {
+		return nil, fmt.Errorf("opening a replication connection to %s: %w", d.Target(), err)
+	}
+	return conn, nil
+}
+
+// Milliseconds renders a duration as PostgreSQL settings take it.
+func Milliseconds(d time.Duration) string {
+	return strconv.FormatInt(d.Milliseconds(), 10)
+}
+
+// Close ends a session within CleanupTimeout, even when ctx has ended.
+func Close(ctx context.Context, conn *pgx.Conn) error {
+	ctx, cancel := Cleanup(ctx)
+	defer cancel()
+	return conn.Close(ctx)
+}
+
+// Cleanup derives a context for work that must still be done when ctx has ended.
+func Cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(context.WithoutCancel(ctx), CleanupTimeout)
+}
+
+// InTx runs work in a transaction: commits when it returns nil, else rolls back
+// and returns work's error joined with any of the rollback's.
+func InTx(ctx context.Context, conn *pgx.Conn, options pgx.TxOptions, work func(tx pgx.Tx) error) error {
+	tx, err := conn.BeginTx(ctx, options)
+	if err != nil {
+		return fmt.Errorf("beginning a transaction: %w", err)
+	}
+	if err := work(tx); err != nil {
+		return errors.Join(err, Rollback(ctx, tx))
+	}
+	if err := tx.Commit(ctx); err != nil {
+		return fmt.Errorf("committing: %w", err)
+	}
+	return nil
+}
+
+// Rollback ends a transaction even when ctx has ended. A connection that is
+// already closed has rolled back by itself.
+func Rollback(ctx context.Context, tx pgx.Tx) error {
+	ctx, cancel := Cleanup(ctx)
+	defer cancel()
+	err := tx.Rollback(ctx)
+	if err == nil || errors.Is(err, pgx.ErrTxClosed) || tx.Conn().IsClosed() {
+		return nil
+	}
+	return fmt.Errorf("rolling back: %w", err)
+}
+
+// ExecAs runs one statement of pgshadow's own making in a role and with settings
+// that last for it alone. An empty role is the session's own.
+func ExecAs(ctx context.Context, tx pgx.Tx, role string, settings map[string]string, sql string) error {
+	quoted := "NONE"
+	if role != "" {
+		quoted = Ident(role)
+	}
+	var script strings.Builder
+	fmt.Fprintf(&script, "SET LOCAL ROLE %s; ", quoted)
+	for name, value := range settings {
+		fmt.Fprintf(&script, "SET LOCAL %s = %s; ", Ident(name), Literal(value))
+	}
+	script.WriteString(sql)
+	for name := range settings {
+		fmt.Fprintf(&script, "; SET LOCAL %s TO DEFAULT", Ident(name))
+	}
+	script.WriteString("; SET LOCAL ROLE NONE")
+	_, err := tx.Exec(ctx, script.String())
+	return err
+}
+
+// ExecOne sends sql by the extended protocol, in which the server itself refuses
+// more than one statement. It serves text that a user wrote.
+func ExecOne(ctx context.Context, conn *pgx.Conn, sql string) error {
+	_, err := conn.PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Close()
+	return err
+}

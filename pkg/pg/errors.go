@@ -1,0 +1,94 @@
+package pg
+
+import (
+	"context"
+	"errors"
+	"net"
+	"strings"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// SQLSTATEs that pgshadow decides on (PostgreSQL manual appendix A).
+const (
+	UniqueViolation    = "23505"
+	ExclusionViolation = "23P01"
+	LockNotAvailable   = "55P03"
+	DeadlockDetected   = "40P01"
+	QueryCanceled      = "57014"
+	UndefinedTable     = "42P01"
+	UndefinedObject    = "42704"
+	InvalidSchemaName  = "3F000"
+	ObjectInUse        = "55006"
+	InsufficientRights = "42501"
+)
+
+// Server returns the server's own error behind err, or nil.
+func Server(err error) *pgconn.PgError {
+	var pgErr *pgconn.PgError
+	if errors.As(err, &pgErr) {
+		return pgErr
+	}
+	return nil
+}
+
+// Is tells whether err carries one of the SQLSTATEs.
+func Is(err error, states ...string) bool {
+	pgErr := Server(err)
+	if pgErr == nil {
+		return false
+	}
+	for _, state := range states {
+		if pgErr.Code == state {
+			return true
+		}
+	}
+	return false
+}
+
+// IsUniqueConflict tells a unique or exclusion violation.
+func IsUniqueConflict(err error) bool { return Is(err, UniqueViolation, ExclusionViolation) }
+
+// IsLockFailure tells a lock that was not had in time, or a deadlock: worth
+// another attempt.
+func IsLockFailure(err error) bool { return Is(err, LockNotAvailable, DeadlockDetected) }
+
+// IsData tells that the server refused a value: a failed conversion (class 22)
+// or a violated constraint (class 23). Owner's code that raises (P0001) counts,
+// for it too will refuse the same row again.
+func IsData(err error) bool {
+	pgErr := Server(err)
+	if pgErr == nil {
+		return false
+	}
+	class := pgErr.Code
+	return strings.HasPrefix(class, "22") || strings.HasPrefix(class, "23") || class == "P0001"
+}
+
+// IsConnection tells that the session is gone, or could not be had: the server
+// stopped, restarted, ended the backend, or the network broke.
+func IsConnection(err error) bool {
+	if err == nil || errors.Is(err, context.Canceled) {
+		return false
+	}
+	if pgErr := Server(err); pgErr != nil {
+		switch {
+		case strings.HasPrefix(pgErr.Code, "08"), strings.HasPrefix(pgErr.Code, "57P"):
+			return true
+		default:
+			return false
+		}
+	}
+	var netErr net.Error
+	var connErr *pgconn.ConnectError
+	return errors.As(err, &connErr) || errors.As(err, &netErr) || pgconn.SafeToRetry(err) || isClosed(err)
+}
+
+func isClosed(err error) bool {
+	for _, closed := range closedErrors {
+		if errors.Is(err, closed) {
+			return true
+		}
+	}
+	return false
+}
