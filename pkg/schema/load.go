@@ -1,0 +1,116 @@
+package schema
+
+import (
+	"context"
+	"crypto/sha256"
+	_ "embed" // the catalog queries
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+)
+
+// Querier runs a query: a session or a transaction of it. Definitions come out
+// fully qualified only where search_path is empty; Load sees to that itself.
+type Querier interface {
+	Query(ctx context.Context, sql string, args ...any) (pgx.Rows, error)
+	QueryRow(ctx context.Context, sql string, args ...any) pgx.Row
+}
+
+var (
+	//go:embed sql/table.sql
+	tableSQL string
+	//go:embed sql/attached.sql
+	attachedSQL string
+	//go:embed sql/server.sql
+	serverSQL string
+	//go:embed sql/size.sql
+	sizeSQL string
+)
+
+// ErrNoTable says that no relation has the name or OID.
+var ErrNoTable = errors.New("no such table")
+
+// Resolve finds the OID of a relation by name. An empty schema means the
+// session's search_path, as it stood before pgshadow pinned it.
+func Resolve(ctx context.Context, q Querier, schemaName, name string) (oid uint32, err error) {
+	if schemaName == "" {
+		err = q.QueryRow(ctx, `SELECT c.oid FROM pg_catalog.pg_class c
+			WHERE c.relname = $1 AND c.relkind IN ('r','p','v','m','f','S','i','I') AND pg_catalog.pg_table_is_visible(c.oid)`, name).Scan(&oid)
+	} else {
+		err = q.QueryRow(ctx, `SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+			WHERE n.nspname = $1 AND c.relname = $2`, schemaName, name).Scan(&oid)
+	}
+	if errors.Is(err, pgx.ErrNoRows) {
+		return 0, ErrNoTable
+	}
+	if err != nil {
+		return 0, fmt.Errorf("looking up table %q: %w", name, err)
+	}
+	return oid, nil
+}
+
+// Load reads the facts of one table. It returns ErrNoTable when the OID is gone.
+// The session's search_path must be empty, so that definitions are qualified.
+func Load(ctx context.Context, q Querier, oid uint32) (*Table, error) {
+	var document []byte
+	if err := q.QueryRow(ctx, tableSQL, oid).Scan(&document); err != nil {
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil, ErrNoTable
+		}
+		return nil, fmt.Errorf("reading the catalog facts of table %d: %w", oid, err)
+	}
+	table := &Table{}
+	if err := json.Unmarshal(document, table); err != nil {
+		return nil, fmt.Errorf("decoding the catalog facts of table %d: %w", oid, err)
+	}
+	return table, nil
+}
+
+// Fingerprint is a digest of the facts: it differs when any definition, grant,
+// comment or option of the table does.
+func (t *Table) Fingerprint() string {
+	document, err := json.Marshal(t)
+	if err != nil {
+		panic(fmt.Sprintf("encoding table facts: %v", err)) // plain values always encode
+	}
+	sum := sha256.Sum256(document)
+	return hex.EncodeToString(sum[:16])
+}
+
+// LoadAttachments lists what hangs on the table and is not part of its facts.
+func LoadAttachments(ctx context.Context, q Querier, oid uint32) ([]Attachment, error) {
+	rows, err := q.Query(ctx, attachedSQL, oid)
+	if err != nil {
+		return nil, fmt.Errorf("listing what is attached to table %d: %w", oid, err)
+	}
+	attachments, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Attachment])
+	if err != nil {
+		return nil, fmt.Errorf("listing what is attached to table %d: %w", oid, err)
+	}
+	return attachments, nil
+}
+
+// LoadServer reads what the server and the session's role allow for a table.
+func LoadServer(ctx context.Context, q Querier, oid uint32) (*Server, error) {
+	var document []byte
+	if err := q.QueryRow(ctx, serverSQL, oid).Scan(&document); err != nil {
+		return nil, fmt.Errorf("reading the server's settings and rights: %w", err)
+	}
+	server := &Server{}
+	if err := json.Unmarshal(document, server); err != nil {
+		return nil, fmt.Errorf("decoding the server's settings and rights: %w", err)
+	}
+	return server, nil
+}
+
+// LoadSize reads a table's size; the row count is the planner's estimate.
+func LoadSize(ctx context.Context, q Querier, oid uint32) (Size, error) {
+	var size Size
+	if err := q.QueryRow(ctx, sizeSQL, oid).Scan(&size.TableBytes, &size.IndexBytes, &size.EstimatedRows); err != nil {
+		return Size{}, fmt.Errorf("reading the size of table %d: %w", oid, err)
+	}
+	return size, nil
+}

@@ -1,0 +1,60 @@
+-- What hangs on a table and is not carried over to the shadow. $1 is the table's OID.
+-- One row an object: the name of the check, and the object as a DBA would name it.
+SELECT 'foreign key' AS check_name,
+       pg_catalog.format('%I on %s', k.conname, k.conrelid::regclass) AS object
+  FROM pg_catalog.pg_constraint k
+ WHERE k.contype = 'f' AND (k.conrelid = $1 OR k.confrelid = $1)
+UNION ALL
+SELECT CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, v.oid::regclass::text
+  FROM pg_catalog.pg_depend d
+  JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
+  JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
+ WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
+   AND d.refobjid = $1 AND v.oid <> $1
+UNION ALL
+SELECT 'rule', pg_catalog.format('%I', r.rulename)
+  FROM pg_catalog.pg_rewrite r WHERE r.ev_class = $1 AND r.rulename <> '_RETURN'
+UNION ALL
+SELECT 'trigger', pg_catalog.format('%I', t.tgname)
+  FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $1 AND NOT t.tgisinternal
+UNION ALL
+SELECT 'policy', pg_catalog.format('%I', p.polname) FROM pg_catalog.pg_policy p WHERE p.polrelid = $1
+UNION ALL
+SELECT 'row security', c.oid::regclass::text
+  FROM pg_catalog.pg_class c WHERE c.oid = $1 AND (c.relrowsecurity OR c.relforcerowsecurity)
+UNION ALL
+SELECT 'inheritance', CASE WHEN h.inhrelid = $1 THEN h.inhparent::regclass::text ELSE h.inhrelid::regclass::text END
+  FROM pg_catalog.pg_inherits h WHERE $1 IN (h.inhrelid, h.inhparent)
+UNION ALL
+SELECT 'typed table', pg_catalog.format_type(c.reloftype, NULL)
+  FROM pg_catalog.pg_class c WHERE c.oid = $1 AND c.reloftype <> 0
+UNION ALL
+SELECT 'publication', pg_catalog.format('%I', p.pubname)
+  FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
+ WHERE r.prrelid = $1 AND p.pubname NOT LIKE 'pgshadow%'
+UNION ALL
+SELECT 'publication', pg_catalog.format('%I (FOR ALL TABLES)', p.pubname)
+  FROM pg_catalog.pg_publication p WHERE p.puballtables
+UNION ALL
+SELECT 'extension member', e.extname::text
+  FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+ WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = $1 AND d.deptype = 'e'
+   AND d.refclassid = 'pg_catalog.pg_extension'::regclass
+UNION ALL
+SELECT 'row type user', pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_type t ON t.oid = c.reltype
+  JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_type'::regclass AND d.refobjid IN (t.oid, t.typarray)
+ WHERE c.oid = $1 AND d.deptype <> 'i'
+UNION ALL
+SELECT 'function', pg_catalog.format('%s', d.objid::regprocedure)
+  FROM pg_catalog.pg_depend d
+ WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = $1
+UNION ALL
+SELECT 'security label', l.provider FROM pg_catalog.pg_seclabel l
+ WHERE l.classoid = 'pg_catalog.pg_class'::regclass AND l.objoid = $1
+UNION ALL
+SELECT 'subscription', s.subname::text
+  FROM pg_catalog.pg_subscription_rel r JOIN pg_catalog.pg_subscription s ON s.oid = r.srsubid
+ WHERE r.srrelid = $1 AND pg_catalog.has_column_privilege('pg_catalog.pg_subscription', 'subname', 'SELECT')
+ORDER BY 1, 2

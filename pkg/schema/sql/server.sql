@@ -1,0 +1,27 @@
+-- What preflight needs to know of the server, the session and the table's owner. $1 is the table's OID.
+SELECT pg_catalog.jsonb_build_object(
+  'version', pg_catalog.current_setting('server_version_num')::int,
+  'version_text', pg_catalog.current_setting('server_version'),
+  'database', pg_catalog.current_database(),
+  'in_recovery', pg_catalog.pg_is_in_recovery(),
+  'role', session_user,
+  'superuser', r.rolsuper,
+  'wal_level', pg_catalog.current_setting('wal_level'),
+  'free_slots', pg_catalog.current_setting('max_replication_slots')::int
+      - (SELECT count(*) FROM pg_catalog.pg_replication_slots),
+  'free_senders', pg_catalog.current_setting('max_wal_senders')::int
+      - (SELECT count(*) FROM pg_catalog.pg_stat_replication),
+  'rights', pg_catalog.jsonb_build_object(
+    'replication', r.rolreplication OR r.rolsuper OR EXISTS (
+        SELECT FROM pg_catalog.pg_roles x WHERE x.rolname IN ('rds_replication', 'azure_pg_admin')
+           AND pg_catalog.pg_has_role(session_user, x.oid, 'MEMBER')),
+    'create_on_database', pg_catalog.has_database_privilege(session_user, pg_catalog.current_database(), 'CREATE'),
+    'member_of_owner', pg_catalog.pg_has_role(session_user, c.relowner, 'MEMBER'),
+    'owner_create_on_schema', pg_catalog.has_schema_privilege(c.relowner, c.relnamespace, 'CREATE'),
+    'role_create_on_schema', pg_catalog.has_schema_privilege(session_user, c.relnamespace, 'CREATE')),
+  'search_path', (SELECT coalesce(pg_catalog.jsonb_agg(DISTINCT n.nspname), '[]')
+      FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+      JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND n.nspname <> 'pg_catalog'))
+FROM pg_catalog.pg_class c, pg_catalog.pg_roles r
+WHERE c.oid = $1 AND r.rolname = session_user

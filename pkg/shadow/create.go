@@ -1,0 +1,251 @@
+package shadow
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/schema"
+)
+
+// builder collects statements on one table that the owner runs.
+type builder struct {
+	owner      string
+	table      string // quoted
+	statements []Statement
+}
+
+func (b *builder) add(why, sql string, args ...any) {
+	b.addWith(nil, why, sql, args...)
+}
+
+func (b *builder) addWith(settings map[string]string, why, sql string, args ...any) {
+	b.statements = append(b.statements, Statement{
+		SQL: fmt.Sprintf(sql, args...), Lock: "ACCESS EXCLUSIVE on " + b.table, Why: why, Role: b.owner, Settings: settings,
+	})
+}
+
+// Create lists the statements that build an empty, complete copy of the
+// original in the run's own schema, where every object keeps its own name.
+func Create(original *schema.Table, names Names) []Statement {
+	b := &builder{owner: original.Owner, table: names.Shadow()}
+	for _, name := range []string{names.ShadowSchema(), names.RetiredSchema()} {
+		b.statements = append(b.statements, Statement{
+			SQL: fmt.Sprintf("CREATE SCHEMA %s AUTHORIZATION %s", pg.Ident(name), pg.Ident(original.Owner)),
+			Why: "a schema of the run's own, so that every object keeps its name",
+		})
+	}
+	b.createTable(original)
+	for _, column := range original.Columns {
+		b.column(original, column)
+	}
+	b.checks(original)
+	for _, index := range original.Indexes {
+		b.index(original, index)
+	}
+	for _, statistic := range original.Statistics {
+		b.statistic(names.ShadowSchema(), statistic)
+	}
+	b.marks(original)
+	if original.Comment != nil {
+		b.add("the table's comment", "COMMENT ON TABLE %s IS %s", b.table, pg.Literal(*original.Comment))
+	}
+	return b.statements
+}
+
+func (b *builder) createTable(original *schema.Table) {
+	var with []string
+	for _, option := range original.Storage.Options {
+		with = append(with, reloption("", option))
+	}
+	for _, option := range original.Storage.ToastOptions {
+		with = append(with, reloption("toast.", option))
+	}
+	clause := ""
+	if with != nil {
+		clause = " WITH (" + strings.Join(with, ", ") + ")"
+	}
+	b.addWith(map[string]string{"default_tablespace": original.Storage.Tablespace, "default_table_access_method": original.Storage.AccessMethod},
+		"the shadow table: columns, defaults, generated columns, checks, storage",
+		"CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION INCLUDING CONSTRAINTS INCLUDING COMMENTS)%s",
+		b.table, pg.Ident(original.Schema, original.Name), clause)
+}
+
+// reloption renders a stored option, name=value, for WITH (...).
+func reloption(namespace, option string) string {
+	name, value, _ := strings.Cut(option, "=")
+	return namespace + pg.Ident(name) + " = " + pg.Literal(value)
+}
+
+func (b *builder) column(original *schema.Table, column schema.Column) {
+	name := pg.Ident(column.Name)
+	if column.Identity != "" {
+		b.identity(original, column)
+	}
+	if column.Details.Statistics >= 0 {
+		b.add("statistics target", "ALTER TABLE %s ALTER COLUMN %s SET STATISTICS %d", b.table, name, column.Details.Statistics)
+	}
+	if len(column.Details.Options) > 0 {
+		options := make([]string, len(column.Details.Options))
+		for i, option := range column.Details.Options {
+			options[i] = reloption("", option)
+		}
+		b.add("column options", "ALTER TABLE %s ALTER COLUMN %s SET (%s)", b.table, name, strings.Join(options, ", "))
+	}
+}
+
+func (b *builder) identity(original *schema.Table, column schema.Column) {
+	i := slices.IndexFunc(original.Sequences, func(s schema.Sequence) bool { return s.Identity && s.Attnum == column.Attnum })
+	if i < 0 {
+		return
+	}
+	sequence := original.Sequences[i]
+	kind, cycle := "BY DEFAULT", "NO CYCLE"
+	if column.Identity == "a" {
+		kind = "ALWAYS"
+	}
+	if sequence.Cycle {
+		cycle = "CYCLE"
+	}
+	schemaName, _ := splitQualified(b.table)
+	name := schemaName + "." + pg.Ident(sequence.Name)
+	b.add("identity column with a sequence of the same name",
+		"ALTER TABLE %s ALTER COLUMN %s ADD GENERATED %s AS IDENTITY (SEQUENCE NAME %s START WITH %d INCREMENT BY %d MINVALUE %d MAXVALUE %d CACHE %d %s)",
+		b.table, pg.Ident(column.Name), kind, name, sequence.Start, sequence.Increment, sequence.Min, sequence.Max, sequence.Cache, cycle)
+	if sequence.Comment != nil {
+		b.add("sequence comment", "COMMENT ON SEQUENCE %s IS %s", name, pg.Literal(*sequence.Comment))
+	}
+	for _, grant := range sequence.Grants {
+		if grant.Grantee != original.Owner {
+			b.grant(grant, "SEQUENCE "+name, "")
+		}
+	}
+}
+
+// checks makes the checks NOT VALID again that LIKE made valid.
+func (b *builder) checks(original *schema.Table) {
+	for _, constraint := range original.Constraints {
+		if constraint.Type == "c" && !constraint.Valid {
+			b.add("LIKE made it valid", "ALTER TABLE %s DROP CONSTRAINT %s", b.table, pg.Ident(constraint.Name))
+			b.lateCheck(constraint)
+		}
+	}
+}
+
+// lateCheck adds a check that is not to be validated.
+func (b *builder) lateCheck(constraint schema.Constraint) {
+	b.add("a check that is not validated", "ALTER TABLE %s ADD CONSTRAINT %s %s", b.table, pg.Ident(constraint.Name), constraint.Definition)
+	if constraint.Comment != nil {
+		b.add("constraint comment", "COMMENT ON CONSTRAINT %s ON %s IS %s", pg.Ident(constraint.Name), b.table, pg.Literal(*constraint.Comment))
+	}
+}
+
+// index builds one index with its constraint, comments and per-column targets.
+func (b *builder) index(table *schema.Table, index schema.Index) {
+	constraint, backs := table.ConstraintOf(index)
+	settings := map[string]string{"default_tablespace": index.Details.Tablespace}
+	name := pg.Ident(index.Name)
+	schemaName, _ := splitQualified(b.table)
+	qualified := schemaName + "." + name
+	unique := ""
+	if index.Unique {
+		unique = "UNIQUE "
+	}
+	switch {
+	case backs && (constraint.Type == "x" || index.Method != "btree"):
+		b.addWith(settings, "constraint "+constraint.Name, "ALTER TABLE %s ADD CONSTRAINT %s %s", b.table, pg.Ident(constraint.Name), constraint.Definition)
+		if len(index.Details.Options) > 0 {
+			b.add("index options", "ALTER INDEX %s SET (%s)", qualified, options(index.Details.Options))
+		}
+	default:
+		b.addWith(settings, "index "+index.Name, "CREATE %sINDEX %s ON %s %s", unique, name, b.table, index.Definition)
+		if backs {
+			b.add("constraint "+constraint.Name, "ALTER TABLE %s ADD CONSTRAINT %s %s USING INDEX %s%s",
+				b.table, pg.Ident(constraint.Name), constraintKind(constraint), name, deferral(constraint))
+		}
+	}
+	for _, column := range sortedKeys(index.Details.Statistics) {
+		b.add("statistics target of an index expression", "ALTER INDEX %s ALTER COLUMN %s SET STATISTICS %d", qualified, column, index.Details.Statistics[column])
+	}
+	if index.Details.Comment != nil {
+		b.add("index comment", "COMMENT ON INDEX %s IS %s", qualified, pg.Literal(*index.Details.Comment))
+	}
+	if backs && constraint.Comment != nil {
+		b.add("constraint comment", "COMMENT ON CONSTRAINT %s ON %s IS %s", pg.Ident(constraint.Name), b.table, pg.Literal(*constraint.Comment))
+	}
+}
+
+func options(stored []string) string {
+	rendered := make([]string, len(stored))
+	for i, option := range stored {
+		rendered[i] = reloption("", option)
+	}
+	return strings.Join(rendered, ", ")
+}
+
+func sortedKeys(m map[string]int) []string {
+	keys := make([]string, 0, len(m))
+	for key := range m {
+		if _, err := strconv.Atoi(key); err == nil {
+			keys = append(keys, key)
+		}
+	}
+	slices.Sort(keys)
+	return keys
+}
+
+func constraintKind(constraint schema.Constraint) string {
+	if constraint.Type == "p" {
+		return "PRIMARY KEY"
+	}
+	return "UNIQUE"
+}
+
+func deferral(constraint schema.Constraint) string {
+	switch {
+	case constraint.Deferred:
+		return " DEFERRABLE INITIALLY DEFERRED"
+	case constraint.Deferrable:
+		return " DEFERRABLE"
+	default:
+		return ""
+	}
+}
+
+func (b *builder) statistic(schemaName string, statistic schema.Statistic) {
+	name := pg.Ident(schemaName, statistic.Name)
+	b.add("extended statistics "+statistic.Name, "CREATE STATISTICS %s %s FROM %s", name, statistic.Definition, b.table)
+	if statistic.Target >= 0 {
+		b.add("statistics target", "ALTER STATISTICS %s SET STATISTICS %d", name, statistic.Target)
+	}
+	if statistic.Comment != nil {
+		b.add("statistics comment", "COMMENT ON STATISTICS %s IS %s", name, pg.Literal(*statistic.Comment))
+	}
+}
+
+// marks points the table at the indexes that it clusters on and is identified by.
+func (b *builder) marks(table *schema.Table) {
+	for _, index := range table.Indexes {
+		if index.Marks.Clustered {
+			b.add("cluster mark", "ALTER TABLE %s CLUSTER ON %s", b.table, pg.Ident(index.Name))
+		}
+		if index.Marks.ReplicaIdentity && table.Storage.ReplicaIdentity == "i" {
+			b.add("replica identity", "ALTER TABLE %s REPLICA IDENTITY USING INDEX %s", b.table, pg.Ident(index.Name))
+		}
+	}
+	switch table.Storage.ReplicaIdentity {
+	case "f":
+		b.add("replica identity", "ALTER TABLE %s REPLICA IDENTITY FULL", b.table)
+	case "n":
+		b.add("replica identity", "ALTER TABLE %s REPLICA IDENTITY NOTHING", b.table)
+	default:
+	}
+}
+
+// splitQualified takes a quoted schema.name apart.
+func splitQualified(qualified string) (schemaName, name string) {
+	i := strings.Index(qualified, `"."`)
+	return qualified[:i+1], qualified[i+2:]
+}

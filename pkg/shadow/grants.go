@@ -1,0 +1,78 @@
+package shadow
+
+import (
+	"fmt"
+	"slices"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/schema"
+)
+
+// grant adds one GRANT of the owner's. column is empty for the whole object.
+func (b *builder) grant(grant schema.Grant, object, column string) {
+	option := ""
+	if grant.Grantable {
+		option = " WITH GRANT OPTION"
+	}
+	b.add("grants", "GRANT %s%s ON %s TO %s%s", grant.Privilege, column, object, grantee(grant), option)
+}
+
+func grantee(grant schema.Grant) string {
+	if grant.Grantee == "" {
+		return "PUBLIC"
+	}
+	return pg.Ident(grant.Grantee)
+}
+
+// Grants lists the statements that give the freshly created shadow the
+// original's privileges, no more (default privileges may have added some) and no
+// less (the owner may have revoked from itself).
+func Grants(original, created *schema.Table, names Names) []Statement {
+	b := &builder{owner: original.Owner, table: names.Shadow()}
+	for _, grant := range created.Grants {
+		if !slices.Contains(original.Grants, grant) {
+			b.add("grants", "REVOKE %s ON %s FROM %s", grant.Privilege, b.table, grantee(grant))
+		}
+	}
+	for _, grant := range original.Grants {
+		if !slices.Contains(created.Grants, grant) {
+			b.grant(grant, b.table, "")
+		}
+	}
+	for _, column := range original.Columns {
+		for _, grant := range column.Grants {
+			b.grant(grant, b.table, fmt.Sprintf(" (%s)", pg.Ident(column.Name)))
+		}
+	}
+	return b.statements
+}
+
+// foreignGrantor finds a grant that somebody other than the owner made.
+func foreignGrantor(original *schema.Table) (schema.Grant, bool) {
+	all := slices.Clone(original.Grants)
+	for _, column := range original.Columns {
+		all = append(all, column.Grants...)
+	}
+	for _, sequence := range original.Sequences {
+		if sequence.Identity {
+			all = append(all, sequence.Grants...)
+		}
+	}
+	for _, grant := range all {
+		if grant.Grantor != original.Owner {
+			return grant, true
+		}
+	}
+	return schema.Grant{}, false
+}
+
+// CheckGrants refuses privileges that only another role than the owner can give.
+func CheckGrants(original *schema.Table) *Refusal {
+	grant, found := foreignGrantor(original)
+	if !found {
+		return nil
+	}
+	return &Refusal{Check: "grants", Reason: fmt.Sprintf("%s was granted %s by %s, not by the owner %s, which is not carried over yet",
+		grantee(grant), grant.Privilege, grant.Grantor, original.Owner),
+		Remedy: "revoke it and grant it as the owner"}
+}
