@@ -1,0 +1,237 @@
+// Package checkpoint owns the state rows: which runs there are, how far each has
+// come, and which chunks are committed. They live in the database that the run
+// changes, in schema pgshadow. What a plan or a watermark means is not its
+// business: they are opaque documents here.
+package checkpoint
+
+import (
+	"context"
+	_ "embed" // the DDL
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgshadow/pgshadow/pkg/keyset"
+	"github.com/pgshadow/pgshadow/pkg/pg"
+)
+
+//go:embed state.sql
+var stateSQL string
+
+// Run is one run's row.
+type Run struct {
+	ID        string
+	TableOID  uint32
+	Table     string // schema.name as it was, for people
+	TableName string // the name alone, from which artifacts derive
+	Change    json.RawMessage
+	Phase     string
+	Plan      json.RawMessage // null until the shadow exists
+	Owner     Owner
+	CreatedAt time.Time
+	UpdatedAt time.Time
+	EndedAt   *time.Time // nil while the run is open
+	Outcome   string
+}
+
+// Owner says which process works on a run.
+type Owner struct {
+	Host string `json:"host"`
+	PID  int    `json:"pid"`
+}
+
+// Exists tells whether the state tables are there; before the first run of a
+// database they are not.
+func Exists(ctx context.Context, conn *pgx.Conn) (bool, error) {
+	var exists bool
+	err := conn.QueryRow(ctx, "SELECT pg_catalog.to_regclass('pgshadow.chunk') IS NOT NULL").Scan(&exists)
+	if err != nil {
+		return false, fmt.Errorf("looking for the state tables: %w", err)
+	}
+	return exists, nil
+}
+
+// Init creates the state tables if they are not there, in the transaction that
+// records the first run.
+func Init(ctx context.Context, tx pgx.Tx) error {
+	exists, err := Exists(ctx, tx.Conn())
+	if err != nil || exists {
+		return err
+	}
+	if _, err := tx.Exec(ctx, stateSQL); err != nil {
+		return fmt.Errorf("creating the state tables in schema pgshadow: %w", err)
+	}
+	return nil
+}
+
+// Store writes the rows of one run.
+type Store struct{ runID string }
+
+// NewStore names the run whose rows are written.
+func NewStore(runID string) *Store { return &Store{runID: runID} }
+
+// Create records a new run, in the transaction that creates its first artifacts.
+func Create(ctx context.Context, tx pgx.Tx, run Run) error {
+	_, err := tx.Exec(ctx, `INSERT INTO pgshadow.run (run_id, table_oid, table_title, table_name, change, phase, host, pid)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
+		run.ID, run.TableOID, run.Table, run.TableName, run.Change, run.Phase, run.Owner.Host, run.Owner.PID)
+	if err != nil {
+		return fmt.Errorf("recording run %s: %w", run.ID, err)
+	}
+	return nil
+}
+
+const runColumns = `run_id, table_oid, table_title, table_name, change, phase, coalesce(plan, 'null'), host, pid, created_at, updated_at, ended_at, coalesce(outcome, '')`
+
+// Runs lists the runs of the database, the newest first. openOnly leaves out
+// those that have ended.
+func Runs(ctx context.Context, conn *pgx.Conn, openOnly bool) ([]Run, error) {
+	rows, err := conn.Query(ctx, "SELECT "+runColumns+" FROM pgshadow.run WHERE ended_at IS NULL OR NOT $1 ORDER BY created_at DESC", openOnly)
+	if err != nil {
+		return nil, fmt.Errorf("listing runs: %w", err)
+	}
+	runs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Run, error) {
+		var r Run
+		err := row.Scan(&r.ID, &r.TableOID, &r.Table, &r.TableName, &r.Change, &r.Phase, &r.Plan, &r.Owner.Host, &r.Owner.PID,
+			&r.CreatedAt, &r.UpdatedAt, &r.EndedAt, &r.Outcome)
+		return r, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing runs: %w", err)
+	}
+	return runs, nil
+}
+
+// OpenRun returns the open run of a table, or nil.
+func OpenRun(ctx context.Context, conn *pgx.Conn, table uint32) (*Run, error) {
+	runs, err := Runs(ctx, conn, true)
+	if err != nil {
+		return nil, err
+	}
+	for i := range runs {
+		if runs[i].TableOID == table {
+			return &runs[i], nil
+		}
+	}
+	return nil, nil //nolint:nilnil // no open run is an answer
+}
+
+// SetPlan keeps the plan, in the transaction that built the shadow.
+func (s *Store) SetPlan(ctx context.Context, tx pgx.Tx, plan any) error {
+	document, err := json.Marshal(plan)
+	if err != nil {
+		return fmt.Errorf("encoding the plan of run %s: %w", s.runID, err)
+	}
+	if _, err := tx.Exec(ctx, "UPDATE pgshadow.run SET plan = $2, updated_at = pg_catalog.now() WHERE run_id = $1", s.runID, document); err != nil {
+		return fmt.Errorf("keeping the plan of run %s: %w", s.runID, err)
+	}
+	return nil
+}
+
+// SetPhase records the phase that begins, and who works on it.
+func (s *Store) SetPhase(ctx context.Context, conn *pgx.Conn, phase string, owner Owner) error {
+	_, err := conn.Exec(ctx, "UPDATE pgshadow.run SET phase = $2, host = $3, pid = $4, updated_at = pg_catalog.now() WHERE run_id = $1",
+		s.runID, phase, owner.Host, owner.PID)
+	if err != nil {
+		return fmt.Errorf("recording phase %s of run %s: %w", phase, s.runID, err)
+	}
+	return nil
+}
+
+// Touch records that the run is alive, in a commit that is durable on this
+// server when it returns. Every commit before it is durable then too.
+func (s *Store) Touch(ctx context.Context, conn *pgx.Conn, applied pg.LSN) error {
+	return pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = local"); err != nil {
+			return fmt.Errorf("making the checkpoint durable: %w", err)
+		}
+		_, err := tx.Exec(ctx, "UPDATE pgshadow.run SET applied = $2, updated_at = pg_catalog.now() WHERE run_id = $1", s.runID, applied.String())
+		if err != nil {
+			return fmt.Errorf("writing the checkpoint of run %s: %w", s.runID, err)
+		}
+		return nil
+	})
+}
+
+// End closes the run.
+func (s *Store) End(ctx context.Context, conn *pgx.Conn, outcome, detail string) error {
+	_, err := conn.Exec(ctx, "UPDATE pgshadow.run SET ended_at = pg_catalog.now(), updated_at = pg_catalog.now(), outcome = $2, detail = $3 WHERE run_id = $1",
+		s.runID, outcome, detail)
+	if err != nil {
+		return fmt.Errorf("recording the end of run %s: %w", s.runID, err)
+	}
+	return nil
+}
+
+// EndIn closes the run in the caller's transaction.
+func (s *Store) EndIn(ctx context.Context, tx pgx.Tx, outcome string) error {
+	_, err := tx.Exec(ctx, "UPDATE pgshadow.run SET ended_at = pg_catalog.now(), updated_at = pg_catalog.now(), outcome = $2 WHERE run_id = $1", s.runID, outcome)
+	if err != nil {
+		return fmt.Errorf("recording the end of run %s: %w", s.runID, err)
+	}
+	return nil
+}
+
+// RecordChunk records a committed chunk, in the chunk's own transaction.
+func (s *Store) RecordChunk(ctx context.Context, tx pgx.Tx, chunk keyset.Range, rows int64) error {
+	_, err := tx.Exec(ctx, "INSERT INTO pgshadow.chunk (run_id, lo, hi, rows) VALUES ($1, $2, $3, $4)", s.runID, bound(chunk.Lo), bound(chunk.Hi), rows)
+	if err != nil {
+		return fmt.Errorf("recording chunk %s: %w", chunk, err)
+	}
+	return nil
+}
+
+// ForgetChunks removes every chunk's record, in the transaction that empties the
+// shadow.
+func (s *Store) ForgetChunks(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, "DELETE FROM pgshadow.chunk WHERE run_id = $1", s.runID); err != nil {
+		return fmt.Errorf("forgetting the chunks of run %s: %w", s.runID, err)
+	}
+	return nil
+}
+
+// Chunk is one committed chunk's record.
+type Chunk struct {
+	Range keyset.Range
+	Rows  int64
+}
+
+// Chunks lists the committed chunks in key order, which only the server knows.
+func (s *Store) Chunks(ctx context.Context, conn *pgx.Conn, key keyset.Columns) ([]Chunk, error) {
+	order := ""
+	for i, column := range key {
+		order += column.Cast(fmt.Sprintf("lo[%d]", i+1)) + " NULLS FIRST, "
+	}
+	rows, err := conn.Query(ctx, "SELECT lo, hi, rows FROM pgshadow.chunk WHERE run_id = $1 ORDER BY "+order+"chunk_id", s.runID)
+	if err != nil {
+		return nil, fmt.Errorf("reading the chunks of run %s: %w", s.runID, err)
+	}
+	chunks, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Chunk, error) {
+		var lo, hi []string
+		var c Chunk
+		err := row.Scan(&lo, &hi, &c.Rows)
+		c.Range = keyset.Range{Lo: boundOf(lo), Hi: boundOf(hi)}
+		return c, err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reading the chunks of run %s: %w", s.runID, err)
+	}
+	return chunks, nil
+}
+
+func bound(key *keyset.Key) []string {
+	if key == nil {
+		return nil
+	}
+	return key.Values()
+}
+
+func boundOf(values []string) *keyset.Key {
+	if values == nil {
+		return nil
+	}
+	key := keyset.NewKey(values...)
+	return &key
+}
