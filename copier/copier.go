@@ -1,0 +1,233 @@
+package copier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/pgshadow/pgshadow/pkg/keyset"
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
+)
+
+// patience is how many times the target time a chunk may take before it is
+// stopped and cut smaller: no snapshot is held for longer.
+const patience = 20
+
+// Throttle is asked before every chunk.
+type Throttle interface {
+	// Wait blocks until work may go on. rows is what the last chunk copied.
+	Wait(ctx context.Context, rows int) error
+}
+
+// Recorder writes a chunk's record in the chunk's own transaction, so that the
+// rows and the record are there together or not at all.
+type Recorder interface {
+	RecordChunk(ctx context.Context, tx pgx.Tx, chunk keyset.Range, rows int64) error
+}
+
+// Config of a Copier.
+type Config struct {
+	Workers   int           // sessions that copy side by side; default 2
+	ChunkTime time.Duration // target time of one chunk; default 500 ms
+}
+
+// Copier copies the original into the shadow.
+type Copier struct {
+	config   Config
+	plan     *shadow.Plan
+	connect  func(ctx context.Context, purpose string) (*pgx.Conn, error)
+	recorder Recorder
+	throttle Throttle
+	chunks   *Chunks
+	cutter   *Cutter
+	cutting  sync.Mutex
+}
+
+// New makes a Copier. connect opens sessions that run as the owner with the
+// plan's search path. chunks says where an earlier process left off.
+func New(config Config, plan *shadow.Plan, connect func(ctx context.Context, purpose string) (*pgx.Conn, error),
+	recorder Recorder, throttle Throttle, chunks *Chunks) *Copier {
+	return &Copier{config: config, plan: plan, connect: connect, recorder: recorder, throttle: throttle,
+		chunks: chunks, cutter: NewCutter(plan, config.ChunkTime)}
+}
+
+// DataError says that the new schema refuses a row of the original.
+type DataError struct {
+	Key   keyset.Key
+	Cause error
+}
+
+func (e *DataError) Error() string {
+	if pgErr := pg.Server(e.Cause); pgErr != nil {
+		return fmt.Sprintf("the new schema refuses the row with key %s: %s (SQLSTATE %s) %s", e.Key, pgErr.Message, pgErr.Code, pgErr.Detail)
+	}
+	return fmt.Sprintf("the new schema refuses the row with key %s: %v", e.Key, e.Cause)
+}
+
+func (e *DataError) Unwrap() error { return e.Cause }
+
+// Run copies until the whole key space is committed. It returns a *DataError
+// when the new schema refuses a row.
+func (c *Copier) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	for worker := range c.config.Workers {
+		group.Go(func() error { return c.work(ctx, worker) })
+	}
+	return group.Wait()
+}
+
+func (c *Copier) work(ctx context.Context, worker int) (err error) {
+	conn, err := c.connect(ctx, fmt.Sprintf("copy %d", worker+1))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
+	limit := max(patience*c.config.ChunkTime, 10*time.Second)
+	if _, err := conn.Exec(ctx, "SET statement_timeout = "+pg.Milliseconds(limit)); err != nil {
+		return fmt.Errorf("setting the chunk's time limit: %w", err)
+	}
+	copied := 0
+	for {
+		if err := c.throttle.Wait(ctx, copied); err != nil {
+			return err
+		}
+		chunk, err := c.next(ctx, conn)
+		if chunk == nil || err != nil {
+			return err
+		}
+		rows, err := c.copyChunk(ctx, conn, chunk)
+		if err != nil {
+			return err
+		}
+		copied = int(rows)
+	}
+}
+
+// next hands out a chunk, or nil when none is left to hand out.
+func (c *Copier) next(ctx context.Context, conn *pgx.Conn) (*piece, error) {
+	c.cutting.Lock()
+	defer c.cutting.Unlock()
+	if chunk, ok := c.chunks.reuse(); ok {
+		return chunk, c.shorten(ctx, conn, chunk, c.cutter.size.size())
+	}
+	lo, end := c.chunks.frontier()
+	if end {
+		return nil, nil //nolint:nilnil // nothing left is an answer
+	}
+	hi, err := c.cutter.Cut(ctx, conn, keyset.Range{Lo: lo})
+	if err != nil {
+		return nil, err
+	}
+	return c.chunks.extend(keyset.Range{Lo: lo, Hi: hi}), nil
+}
+
+// shorten cuts a chunk that is there already down to n rows.
+func (c *Copier) shorten(ctx context.Context, conn *pgx.Conn, chunk *piece, n int) error {
+	hi, err := c.cutter.cut(ctx, conn, chunk.Range, n)
+	if err != nil || hi == nil || (chunk.Hi != nil && *chunk.Hi == *hi) {
+		return err
+	}
+	c.chunks.split(chunk, *hi)
+	return nil
+}
+
+func (c *Copier) copyChunk(ctx context.Context, conn *pgx.Conn, chunk *piece) (rows int64, err error) {
+	for {
+		began := time.Now()
+		rows, err = c.tryChunk(ctx, conn, chunk.Range)
+		switch {
+		case err == nil:
+			c.chunks.finish(chunk, rows)
+			c.cutter.Observe(int(rows), time.Since(began))
+			return rows, nil
+		case pg.Is(err, pg.QueryCanceled) && ctx.Err() == nil:
+			c.cutting.Lock()
+			err := c.shorten(ctx, conn, chunk, c.cutter.size.halve())
+			c.cutting.Unlock()
+			if err != nil {
+				return 0, err
+			}
+		case pg.IsLockFailure(err) && ctx.Err() == nil:
+			// Somebody holds the original exclusively; the chunk waits for its turn.
+		case pg.IsData(err):
+			return 0, c.locate(ctx, conn, chunk.Range, err)
+		default:
+			return 0, err
+		}
+	}
+}
+
+func (c *Copier) tryChunk(ctx context.Context, conn *pgx.Conn, chunk keyset.Range) (rows int64, err error) {
+	err = pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		sql, args := copySQL(c.plan, chunk)
+		tag, err := tx.Exec(ctx, sql, args...)
+		if err != nil {
+			return fmt.Errorf("copying chunk %s: %w", chunk, err)
+		}
+		rows = tag.RowsAffected()
+		// The record is the session role's own; the owner's code has run.
+		if _, err := tx.Exec(ctx, "SET LOCAL ROLE NONE"); err != nil {
+			return fmt.Errorf("leaving the owner's role: %w", err)
+		}
+		return c.recorder.RecordChunk(ctx, tx, chunk, rows)
+	})
+	return rows, err
+}
+
+// locate narrows a refused chunk down to one refused row.
+func (c *Copier) locate(ctx context.Context, conn *pgx.Conn, chunk keyset.Range, cause error) error {
+	for n := max(c.cutter.size.size()/2, 1); ; n = max(n/2, 1) {
+		hi, err := c.cutter.cut(ctx, conn, chunk, n)
+		if err != nil {
+			return errors.Join(cause, err)
+		}
+		if hi == nil && n == 1 {
+			return cause // the row has gone meanwhile
+		}
+		lower := keyset.Range{Lo: chunk.Lo, Hi: hi}
+		if hi == nil {
+			lower = chunk
+		}
+		refused, err := c.refuses(ctx, conn, lower)
+		switch {
+		case err != nil:
+			return errors.Join(cause, err)
+		case refused != nil && n == 1:
+			return &DataError{Key: *hi, Cause: refused}
+		case refused != nil:
+			chunk = lower
+		default:
+			chunk.Lo = hi
+			if hi == nil {
+				return cause
+			}
+			n *= 2
+		}
+	}
+}
+
+// refuses tries to copy a range and rolls back. It returns the refusal, if any.
+func (c *Copier) refuses(ctx context.Context, conn *pgx.Conn, chunk keyset.Range) (refusal, err error) {
+	errTried := errors.New("tried")
+	err = pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		sql, args := copySQL(c.plan, chunk)
+		if _, err := tx.Exec(ctx, sql, args...); err != nil {
+			return err
+		}
+		return errTried
+	})
+	switch {
+	case errors.Is(err, errTried):
+		return nil, nil
+	case pg.IsData(err):
+		return err, nil
+	default:
+		return nil, err
+	}
+}

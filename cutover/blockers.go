@@ -1,0 +1,85 @@
+package cutover
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+)
+
+// refuseOldSnapshots holds an attempt back while there is a prepared transaction
+// on the table, whose lock nobody can wait out, or a transaction whose snapshot
+// is older than the shadow's rows: it would not see them (hazard H34).
+func (c *Cutover) refuseOldSnapshots(ctx context.Context, conn *pgx.Conn) error {
+	var blockers []string
+	rows, err := conn.Query(ctx, `
+		SELECT pg_catalog.format('prepared transaction %L holds a lock on it', x.gid)
+		  FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = l.transactionid
+		 WHERE EXISTS (SELECT FROM pg_catalog.pg_locks t WHERE t.virtualtransaction = l.virtualtransaction
+		               AND t.relation = $1 AND t.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
+		UNION ALL
+		SELECT pg_catalog.format('pid %s (%s, %s) has had a snapshot since %s', pid, application_name, state, xact_start)
+		  FROM pg_catalog.pg_stat_activity
+		 WHERE backend_xmin IS NOT NULL AND datname = pg_catalog.current_database() AND backend_type = 'client backend'
+		   AND pid <> pg_catalog.pg_backend_pid() AND application_name NOT LIKE 'pgshadow%'
+		   AND pg_catalog.age(backend_xmin) > pg_catalog.age($2::pg_catalog.text::pg_catalog.xid)`, c.plan.Original.OID, c.horizon)
+	if err != nil {
+		return fmt.Errorf("looking for old snapshots: %w", err)
+	}
+	blockers, err = pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return fmt.Errorf("looking for old snapshots: %w", err)
+	}
+	if len(blockers) > 0 {
+		return &notYetError{fmt.Sprintf("%s cannot be swapped yet: %s", c.plan.Original, strings.Join(blockers, "; "))}
+	}
+	return nil
+}
+
+// shooAutovacuum makes an ordinary autovacuum of the original give way, which it
+// does for a waiter only after deadlock_timeout, longer than the cutover's own
+// lock_timeout (hazard H49). The lock blocks no reader or writer.
+func (c *Cutover) shooAutovacuum(ctx context.Context, conn *pgx.Conn) error {
+	var busy bool
+	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
+		WHERE a.backend_type = 'autovacuum worker' AND l.relation = $1 AND l.granted)`, c.plan.Original.OID).Scan(&busy)
+	if err != nil {
+		return fmt.Errorf("looking for an autovacuum of %s: %w", c.plan.Original, err)
+	}
+	if !busy {
+		return nil
+	}
+	return pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Milliseconds(3*time.Second)); err != nil {
+			return fmt.Errorf("setting lock_timeout: %w", err)
+		}
+		if _, err := tx.Exec(ctx, "SET LOCAL ROLE "+pg.Ident(c.plan.Owner)); err != nil {
+			return fmt.Errorf("taking the owner's role: %w", err)
+		}
+		if _, err := tx.Exec(ctx, "LOCK TABLE ONLY "+c.plan.Original.Quoted()+" IN SHARE UPDATE EXCLUSIVE MODE"); err != nil {
+			return fmt.Errorf("waiting for an autovacuum of %s to give way: %w", c.plan.Original, err)
+		}
+		return nil
+	})
+}
+
+// holders names who holds locks on the original, for the message of an attempt
+// that did not get its own.
+func (c *Cutover) holders(ctx context.Context, conn *pgx.Conn) string {
+	rows, err := conn.Query(ctx, `SELECT DISTINCT pg_catalog.format('pid %s (%s, %s, %s, transaction open for %s)', a.pid, a.usename, a.application_name, a.state,
+			pg_catalog.date_trunc('milliseconds', pg_catalog.clock_timestamp() - a.xact_start))
+		FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
+		WHERE l.relation = $1 AND l.granted AND a.pid <> pg_catalog.pg_backend_pid() LIMIT 5`, c.plan.Original.OID)
+	if err != nil {
+		return ""
+	}
+	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(names) == 0 {
+		return ""
+	}
+	return "; it is locked by " + strings.Join(names, ", ")
+}

@@ -1,0 +1,248 @@
+// Package cutover owns the swap: the lock, the fence under it, the last replay,
+// and the exchange of the two tables in one transaction; its outcome, and the
+// attempts with back-off until it succeeds.
+package cutover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
+)
+
+const (
+	// fenceShare of the hold budget is the most that a fence may take before the
+	// lock is asked for at all.
+	fenceShare = 4
+	backoffMin = 200 * time.Millisecond
+	backoffMax = 30 * time.Second
+	// settleLimit bounds the wait for what has been written to be replayed before
+	// an attempt.
+	settleLimit = 5 * time.Minute
+)
+
+// Config of the cutover.
+type Config struct {
+	LockTimeout time.Duration // wait for the lock, per attempt; default 500 ms
+	MaxHold     time.Duration // hold of the lock, then ROLLBACK; default 1 s
+	Attempts    int           // default 60
+}
+
+// Replay is what the cutover needs of replay.
+type Replay interface {
+	Drain(ctx context.Context) error
+	Pause(ctx context.Context) error
+	Resume()
+	// Finish replays every dirty key in the transaction that holds the lock.
+	Finish(ctx context.Context, tx pgx.Tx) (keys int, err error)
+}
+
+// Fencer emits a fence and waits until it has come out of the stream (INV-5).
+type Fencer interface {
+	Fence(ctx context.Context) (time.Duration, error)
+}
+
+// Guard is what else must hold under the lock.
+type Guard interface {
+	// Unchanged returns an error when the original is no longer what was planned for.
+	Unchanged(ctx context.Context, tx pgx.Tx) error
+	// Compare compares the rows that verification left in doubt.
+	Compare(ctx context.Context, tx pgx.Tx) error
+	// Record writes into the state rows that the swap is done.
+	Record(ctx context.Context, tx pgx.Tx) error
+}
+
+// Event tells of one attempt.
+type Event struct {
+	Attempt int
+	Reason  string        // why it did not succeed; empty when it did
+	Backoff time.Duration // until the next
+}
+
+// Report is what the cutover cost.
+type Report struct {
+	Attempts   int     `json:"attempts"`
+	LockWaitMS float64 `json:"lock_wait_ms"`
+	LockHoldMS float64 `json:"lock_hold_ms"`
+	FenceMS    float64 `json:"fence_ms"`
+	Keys       int     `json:"keys"` // replayed under the lock
+}
+
+// Outcome of the swap's COMMIT.
+type Outcome int
+
+// The outcomes.
+const (
+	NotCommitted Outcome = iota
+	Committed
+	Unknown
+)
+
+func (o Outcome) String() string {
+	switch o {
+	case NotCommitted:
+		return "not committed"
+	case Committed:
+		return "committed"
+	case Unknown:
+		return "unknown"
+	default:
+		return fmt.Sprintf("outcome %d", int(o))
+	}
+}
+
+// ErrUnknown says that the connection was lost in COMMIT and the server could
+// not be asked what became of it. Nothing may be dropped or tried again.
+var ErrUnknown = errors.New("the outcome of the swap is unknown")
+
+// AttemptsError says that every attempt was used up; the run can go on later.
+type AttemptsError struct {
+	Attempts int
+	Last     error
+}
+
+func (e *AttemptsError) Error() string {
+	return fmt.Sprintf("the cutover did not get through in %d attempts: %v", e.Attempts, e.Last)
+}
+
+func (e *AttemptsError) Unwrap() error { return e.Last }
+
+// Cutover swaps the two tables of a run.
+type Cutover struct {
+	config  Config
+	plan    *shadow.Plan
+	connect func(ctx context.Context, purpose string) (*pgx.Conn, error)
+	replay  Replay
+	fencer  Fencer
+	guard   Guard
+	observe func(Event)
+	lock    []uint32 // OIDs of the tables to lock, in order
+	horizon string   // 32-bit xid: a snapshot older than it may not see the shadow's rows
+}
+
+// Swap says which tables are exchanged. Horizon is a transaction id of when the
+// shadow had all rows: an older snapshot would not see some of them.
+type Swap struct {
+	Plan      *shadow.Plan
+	ShadowOID uint32
+	Horizon   uint64
+}
+
+// New makes a Cutover. connect opens sessions in the login role with the plan's
+// search path.
+func New(config Config, swap Swap, connect func(ctx context.Context, purpose string) (*pgx.Conn, error),
+	replay Replay, fencer Fencer, guard Guard, observe func(Event)) *Cutover {
+	lock := []uint32{swap.Plan.Original.OID, swap.ShadowOID}
+	slices.Sort(lock)
+	return &Cutover{config: config, plan: swap.Plan, connect: connect, replay: replay, fencer: fencer, guard: guard, observe: observe,
+		lock: lock, horizon: strconv.FormatUint(uint64(uint32(swap.Horizon)), 10)}
+}
+
+// Run tries until the swap is committed, the attempts are used up
+// (*AttemptsError), or something makes further attempts pointless.
+func (c *Cutover) Run(ctx context.Context) (report Report, err error) {
+	conn, err := c.connect(ctx, "cutover")
+	if err != nil {
+		return report, err
+	}
+	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
+	backoff := backoffMin
+	for attempt := 1; ; attempt++ {
+		report, err = c.once(ctx, conn)
+		report.Attempts = attempt
+		if err == nil {
+			c.observe(Event{Attempt: attempt})
+			return report, nil
+		}
+		if !retryable(err) || ctx.Err() != nil {
+			return report, err
+		}
+		if attempt >= c.config.Attempts {
+			return report, &AttemptsError{Attempts: attempt, Last: err}
+		}
+		pause := backoff/2 + rand.N(backoff)
+		c.observe(Event{Attempt: attempt, Reason: err.Error(), Backoff: pause})
+		if err := wait(ctx, pause); err != nil {
+			return report, err
+		}
+		backoff = min(backoff*3/2, backoffMax)
+	}
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the next attempt: %w", ctx.Err())
+	}
+}
+
+// notYetError is a precondition that does not hold now and may later.
+type notYetError struct{ reason string }
+
+func (e *notYetError) Error() string { return e.reason }
+
+// retryable tells the failures after which another attempt makes sense.
+func retryable(err error) bool {
+	var notYet *notYetError
+	var overBudget *overBudgetError
+	return errors.As(err, &notYet) || errors.As(err, &overBudget) || pg.IsLockFailure(err) || pg.Is(err, pg.QueryCanceled)
+}
+
+// overBudgetError says that the lock was held for as long as it may be.
+type overBudgetError struct {
+	budget time.Duration
+	cause  error
+}
+
+func (e *overBudgetError) Error() string {
+	return fmt.Sprintf("the lock was given back after %s, its budget: %v", e.budget, e.cause)
+}
+
+func (e *overBudgetError) Unwrap() error { return e.cause }
+
+// once makes one attempt: what can be done without the lock, then the swap.
+func (c *Cutover) once(ctx context.Context, conn *pgx.Conn) (Report, error) {
+	if err := c.prepare(ctx, conn); err != nil {
+		return Report{}, err
+	}
+	if err := c.replay.Pause(ctx); err != nil {
+		return Report{}, err
+	}
+	defer c.replay.Resume()
+	return c.swap(ctx, conn)
+}
+
+// prepare brings the dirty set down and checks what can be checked unlocked.
+func (c *Cutover) prepare(ctx context.Context, conn *pgx.Conn) error {
+	settling, cancel := context.WithTimeout(ctx, settleLimit)
+	defer cancel()
+	if err := c.replay.Drain(settling); err != nil {
+		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+			return &notYetError{fmt.Sprintf("replay did not catch up within %s", settleLimit)}
+		}
+		return err
+	}
+	took, err := c.fencer.Fence(settling)
+	if err != nil {
+		return err
+	}
+	if limit := c.config.MaxHold / fenceShare; took > limit {
+		return &notYetError{fmt.Sprintf("a fence takes %s to come out of the stream, more than %s of the hold budget", took.Round(time.Millisecond), limit)}
+	}
+	if err := c.refuseOldSnapshots(ctx, conn); err != nil {
+		return err
+	}
+	return c.shooAutovacuum(ctx, conn)
+}

@@ -1,0 +1,131 @@
+package cutover
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+)
+
+// swap is the one transaction of the cutover. Whatever goes wrong before its
+// COMMIT is a ROLLBACK: the original stays in place (INV-7).
+func (c *Cutover) swap(ctx context.Context, conn *pgx.Conn) (report Report, err error) {
+	tx, err := conn.Begin(ctx)
+	if err != nil {
+		return report, fmt.Errorf("beginning the swap: %w", err)
+	}
+	asked := time.Now()
+	if err := c.takeLock(ctx, tx); err != nil {
+		err = errors.Join(err, pg.Rollback(ctx, tx))
+		if pg.IsLockFailure(err) {
+			return report, &notYetError{fmt.Sprintf("no lock on %s within %s%s", c.plan.Original, c.config.LockTimeout, c.holders(ctx, conn))}
+		}
+		return report, err
+	}
+	locked := time.Now()
+	report.LockWaitMS = milliseconds(locked.Sub(asked))
+	holding, cancel := context.WithDeadline(ctx, locked.Add(c.config.MaxHold))
+	defer cancel()
+	xid, err := c.underLock(holding, tx, &report)
+	if err != nil {
+		err = errors.Join(err, pg.Rollback(ctx, tx))
+		if holding.Err() != nil && ctx.Err() == nil {
+			err = &overBudgetError{budget: c.config.MaxHold, cause: err}
+		}
+		return report, err
+	}
+	// The COMMIT is not cut short by the budget: its outcome must be known.
+	err = c.commit(ctx, tx, xid)
+	report.LockHoldMS = milliseconds(time.Since(locked))
+	return report, err
+}
+
+func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
+
+// takeLock asks for every table in one statement, in OID order, and never a
+// weaker lock first.
+func (c *Cutover) takeLock(ctx context.Context, tx pgx.Tx) error {
+	settings := []string{
+		"SET LOCAL lock_timeout = " + pg.Milliseconds(c.config.LockTimeout),
+		"SET LOCAL synchronous_commit = local", // a standby that is away must not hold the lock
+		"SET LOCAL ROLE " + pg.Ident(c.plan.Owner),
+	}
+	for _, sql := range settings {
+		if _, err := tx.Exec(ctx, sql); err != nil {
+			return fmt.Errorf("preparing the swap: %w", err)
+		}
+	}
+	first, second := c.plan.Original.Quoted(), c.plan.Names.Shadow()
+	if c.lock[0] != c.plan.Original.OID {
+		first, second = second, first
+	}
+	if _, err := tx.Exec(ctx, fmt.Sprintf("LOCK TABLE ONLY %s, ONLY %s IN ACCESS EXCLUSIVE MODE", first, second)); err != nil {
+		return fmt.Errorf("locking %s: %w", c.plan.Original, err)
+	}
+	return nil
+}
+
+// underLock does everything between LOCK and COMMIT and returns the
+// transaction's id.
+func (c *Cutover) underLock(ctx context.Context, tx pgx.Tx, report *Report) (xid uint64, err error) {
+	fence, err := c.fencer.Fence(ctx)
+	if err != nil {
+		return 0, err
+	}
+	report.FenceMS = milliseconds(fence)
+	if report.Keys, err = c.replay.Finish(ctx, tx); err != nil {
+		return 0, err
+	}
+	if err := c.guard.Compare(ctx, tx); err != nil {
+		return 0, err
+	}
+	if _, err := tx.Exec(ctx, "SET LOCAL ROLE NONE; SET LOCAL search_path = ''"); err != nil {
+		return 0, fmt.Errorf("leaving the owner's role: %w", err)
+	}
+	if err := c.guard.Unchanged(ctx, tx); err != nil {
+		return 0, err
+	}
+	for _, statement := range c.plan.Swap {
+		if err := pg.ExecAs(ctx, tx, statement.Role, statement.Settings, statement.SQL); err != nil {
+			return 0, fmt.Errorf("swapping, %s (%s): %w", statement.Why, statement.SQL, err)
+		}
+	}
+	if err := c.guard.Record(ctx, tx); err != nil {
+		return 0, err
+	}
+	var text string
+	if err := tx.QueryRow(ctx, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text").Scan(&text); err != nil {
+		return 0, fmt.Errorf("reading the swap's transaction id: %w", err)
+	}
+	return strconv.ParseUint(text, 10, 64)
+}
+
+// commit commits and, when the connection dies in it, finds out what became of
+// the transaction.
+func (c *Cutover) commit(ctx context.Context, tx pgx.Tx, xid uint64) error {
+	committing, cancel := pg.Cleanup(ctx)
+	defer cancel()
+	err := tx.Commit(committing)
+	if err == nil {
+		return nil
+	}
+	if pg.Server(err) != nil && !tx.Conn().IsClosed() {
+		return fmt.Errorf("committing the swap: %w", err)
+	}
+	outcome, askErr := c.outcome(ctx, xid)
+	switch outcome {
+	case Committed:
+		return nil
+	case NotCommitted:
+		return fmt.Errorf("committing the swap, which the server undid: %w", errors.Join(err, askErr))
+	case Unknown:
+		return fmt.Errorf("%w: transaction %d: %w", ErrUnknown, xid, errors.Join(err, askErr))
+	default:
+		return fmt.Errorf("%w: %s", ErrUnknown, outcome)
+	}
+}

@@ -1,0 +1,209 @@
+package verify
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgshadow/pgshadow/pkg/keyset"
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
+)
+
+// oneSnapshot is how both tables are read: as of the same moment.
+var oneSnapshot = pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+
+// chunk compares one range: counts and digests first, row by row where they differ.
+func (v *Verifier) chunk(ctx context.Context, conn *pgx.Conn, within keyset.Range) error {
+	began := time.Now()
+	var result comparison
+	err := pg.InTx(ctx, conn, oneSnapshot, func(tx pgx.Tx) error {
+		var err error
+		result, err = v.compareRange(ctx, tx, within)
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("comparing chunk %s: %w", within, err)
+	}
+	v.cutter.Observe(int(result.original.rows), time.Since(began))
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.count(result)
+	v.suspects = append(v.suspects, result.differing...)
+	if len(v.suspects) >= recheckAt {
+		return v.recheck(ctx, conn)
+	}
+	return nil
+}
+
+// comparison is the outcome for a set of rows: the totals of those that agree on
+// each side, and the keys that do not.
+type comparison struct {
+	original, shadow sum
+	differing        []keyset.Key
+}
+
+type sum struct {
+	rows int64
+	hash int64
+}
+
+func (v *Verifier) count(c comparison) {
+	v.totals.compared += c.original.rows + int64(len(c.differing))
+	v.agreed(c)
+}
+
+// agreed adds rows whose last comparison found no difference.
+func (v *Verifier) agreed(c comparison) {
+	v.totals.originalRows += c.original.rows
+	v.totals.shadowRows += c.shadow.rows
+	v.totals.originalHash ^= c.original.hash
+	v.totals.shadowHash ^= c.shadow.hash
+}
+
+func (v *Verifier) compareRange(ctx context.Context, tx pgx.Tx, within keyset.Range) (comparison, error) {
+	var c comparison
+	for _, side := range []struct {
+		side
+		sum *sum
+	}{{v.original, &c.original}, {v.shadow, &c.shadow}} {
+		sql, args := side.totals(within)
+		if err := tx.QueryRow(ctx, sql, args...).Scan(&side.sum.rows, &side.sum.hash); err != nil {
+			return c, err
+		}
+	}
+	if c.original == c.shadow {
+		return c, nil
+	}
+	originalSQL, originalArgs := v.original.rows(within)
+	shadowSQL, shadowArgs := v.shadow.rows(within)
+	return compareRows(ctx, tx, len(v.original.key), query{originalSQL, originalArgs}, query{shadowSQL, shadowArgs})
+}
+
+type query struct {
+	sql  string
+	args []any
+}
+
+// compareRows compares row by row. Both queries give digest and key text.
+func compareRows(ctx context.Context, tx pgx.Tx, width int, original, shadowQuery query) (comparison, error) {
+	rows := map[keyset.Key]int64{}
+	err := eachRow(ctx, tx, width, original, func(key keyset.Key, hash int64) { rows[key] = hash })
+	if err != nil {
+		return comparison{}, err
+	}
+	var c comparison
+	err = eachRow(ctx, tx, width, shadowQuery, func(key keyset.Key, hash int64) {
+		if expected, ok := rows[key]; ok && expected == hash {
+			c.original = sum{c.original.rows + 1, c.original.hash ^ hash}
+		} else {
+			c.differing = append(c.differing, key)
+		}
+		delete(rows, key)
+	})
+	if err != nil {
+		return comparison{}, err
+	}
+	for key := range rows {
+		c.differing = append(c.differing, key)
+	}
+	c.shadow = c.original
+	return c, nil
+}
+
+func eachRow(ctx context.Context, tx pgx.Tx, width int, q query, visit func(key keyset.Key, hash int64)) error {
+	rows, err := tx.Query(ctx, q.sql, q.args...)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	var hash int64
+	values := make([]string, width)
+	targets := []any{&hash}
+	for i := range values {
+		targets = append(targets, &values[i])
+	}
+	for rows.Next() {
+		if err := rows.Scan(targets...); err != nil {
+			return err
+		}
+		visit(keyset.NewKey(values...), hash)
+	}
+	return rows.Err()
+}
+
+// recheck settles the suspects: read again and compared again, in rounds. A key
+// that still differs although no change of it is on its way is a mismatch; one
+// that keeps changing stays in doubt. The caller holds v.mu.
+func (v *Verifier) recheck(ctx context.Context, conn *pgx.Conn) error {
+	keys := v.suspects
+	v.suspects = nil
+	v.totals.rechecked += int64(len(keys))
+	for round := 0; len(keys) > 0 && round < rounds; round++ {
+		// The watch begins before the fence of the drain, so a change that the
+		// drain does not wait for is recorded.
+		v.replay.Watch(keys)
+		v.replay.Doubt(keys)
+		if err := v.replay.Drain(ctx); err != nil {
+			return err
+		}
+		differing, err := v.again(ctx, conn, keys)
+		if err != nil {
+			return err
+		}
+		if len(differing) == 0 {
+			return nil
+		}
+		// Every change that the comparison's snapshot saw has been received now.
+		if _, err := v.replay.Fence(ctx); err != nil {
+			return err
+		}
+		keys = nil
+		for _, key := range differing {
+			if v.replay.Touched(key) {
+				keys = append(keys, key)
+			} else {
+				v.mismatches = append(v.mismatches, key)
+			}
+		}
+	}
+	v.inDoubt = append(v.inDoubt, keys...)
+	return nil
+}
+
+func (v *Verifier) again(ctx context.Context, conn *pgx.Conn, keys []keyset.Key) ([]keyset.Key, error) {
+	var result comparison
+	err := pg.InTx(ctx, conn, oneSnapshot, func(tx pgx.Tx) error {
+		var err error
+		result, err = compareKeys(ctx, tx, v.original, v.shadow, keys)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("comparing %d rows again: %w", len(keys), err)
+	}
+	v.agreed(result)
+	return result.differing, nil
+}
+
+func compareKeys(ctx context.Context, tx pgx.Tx, original, shadowSide side, keys []keyset.Key) (comparison, error) {
+	args := original.key.Arrays(keys)
+	return compareRows(ctx, tx, len(original.key), query{original.some(), args}, query{shadowSide.some(), args})
+}
+
+// UnderLock compares rows in the transaction that holds the lock on both tables.
+// It returns a *MismatchError when any differs: there is no "not yet" there.
+func UnderLock(ctx context.Context, tx pgx.Tx, plan *shadow.Plan, keys []keyset.Key) error {
+	if len(keys) == 0 {
+		return nil
+	}
+	result, err := compareKeys(ctx, tx, originalSide(plan), shadowSide(plan), keys)
+	if err != nil {
+		return fmt.Errorf("comparing %d rows under the lock: %w", len(keys), err)
+	}
+	if len(result.differing) > 0 {
+		return &MismatchError{Keys: result.differing}
+	}
+	return nil
+}

@@ -1,0 +1,117 @@
+package replication
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+)
+
+// fences are the messages whose return from the stream proves that every commit
+// before them has been read (INV-5). The nonce keeps a fence of an earlier
+// process of the same run, streamed once more, from passing for a new one.
+type fences struct {
+	config Config
+	nonce  string
+
+	sending sync.Mutex // guards session and count
+	session *pgx.Conn
+	count   int
+
+	mu      sync.Mutex // guards waiting; the reader takes it, so it is never held during I/O
+	waiting map[string]chan struct{}
+}
+
+func newFences(session *pgx.Conn, config Config) *fences {
+	return &fences{session: session, config: config, nonce: rand.Text(), waiting: map[string]chan struct{}{}}
+}
+
+// Fence is a message that was written to the WAL and will come out of the
+// stream after every commit that came before it.
+type Fence struct {
+	stream  *Stream
+	name    string
+	passed  chan struct{}
+	emitted time.Time
+}
+
+// Emit writes a fence: a transactional message in a session of its own, whose
+// commit flushes the WAL (INV-5).
+func (s *Stream) Emit(ctx context.Context) (*Fence, error) {
+	name, passed, err := s.fences.emit(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return &Fence{stream: s, name: name, passed: passed, emitted: time.Now()}, nil
+}
+
+// Wait blocks until the fence has passed, and returns how long that took since
+// it was emitted. It fails when ctx ends or the stream breaks.
+func (f *Fence) Wait(ctx context.Context) (time.Duration, error) {
+	defer f.stream.fences.forget(f.name)
+	select {
+	case <-f.passed:
+		return time.Since(f.emitted), nil
+	case <-f.stream.Done():
+		return 0, fmt.Errorf("waiting for fence %s: the stream ended: %w", f.name, errors.Join(f.stream.Err(), context.Canceled))
+	case <-ctx.Done():
+		return 0, fmt.Errorf("waiting for fence %s: %w", f.name, ctx.Err())
+	}
+}
+
+// Fence emits a fence and waits for it.
+func (s *Stream) Fence(ctx context.Context) (time.Duration, error) {
+	fence, err := s.Emit(ctx)
+	if err != nil {
+		return 0, err
+	}
+	return fence.Wait(ctx)
+}
+
+func (f *fences) emit(ctx context.Context) (string, chan struct{}, error) {
+	f.sending.Lock()
+	defer f.sending.Unlock()
+	f.count++
+	name := fmt.Sprintf("%s/%s/%d", f.config.RunID, f.nonce, f.count)
+	passed := make(chan struct{})
+	f.expect(name, passed)
+	const sql = "SELECT pg_catalog.pg_logical_emit_message(true, $1, $2)"
+	if _, err := f.session.Exec(ctx, sql, f.config.Prefix, name); err != nil {
+		f.forget(name)
+		return "", nil, fmt.Errorf("emitting fence %s: %w", name, err)
+	}
+	return name, passed, nil
+}
+
+func (f *fences) expect(name string, passed chan struct{}) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.waiting[name] = passed
+}
+
+func (f *fences) pass(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if passed, ok := f.waiting[name]; ok {
+		close(passed)
+		delete(f.waiting, name)
+	}
+}
+
+func (f *fences) forget(name string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.waiting, name)
+}
+
+func (f *fences) close(ctx context.Context) error {
+	f.sending.Lock()
+	defer f.sending.Unlock()
+	return pg.Close(ctx, f.session)
+}

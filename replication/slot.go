@@ -1,0 +1,110 @@
+package replication
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+)
+
+// CreatePublication publishes the changes of one table. It must be committed
+// before the slot is created (hazard H5). It takes SHARE UPDATE EXCLUSIVE on the
+// table (PostgreSQL manual, CREATE PUBLICATION), under the session's lock_timeout.
+func CreatePublication(ctx context.Context, tx pgx.Tx, name, table string) error {
+	sql := fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE ONLY %s WITH (publish = 'insert, update, delete, truncate')", pg.Ident(name), table)
+	if _, err := tx.Exec(ctx, sql); err != nil {
+		return fmt.Errorf("creating publication %q: %w", name, err)
+	}
+	return nil
+}
+
+// CreateSlot creates the logical slot without exporting a snapshot (hazard H2)
+// and returns the position from which it streams. It waits for every transaction
+// of the cluster that was running when it began: bound it by ctx.
+func CreateSlot(ctx context.Context, conn *pgx.Conn, name string) (pg.LSN, error) {
+	var text string
+	err := conn.QueryRow(ctx, "SELECT lsn::pg_catalog.text FROM pg_catalog.pg_create_logical_replication_slot($1, 'pgoutput')", name).Scan(&text)
+	if err != nil {
+		return 0, fmt.Errorf("creating slot %q: %w", name, err)
+	}
+	return pg.ParseLSN(text)
+}
+
+// Blocker is a transaction that slot creation waits for.
+type Blocker struct {
+	Database string
+	What     string // a session or a prepared transaction, as a DBA would find it
+	Age      string
+}
+
+// SlotBlockers lists the oldest transactions with an id, of every database, which
+// is what slot creation waits for. Prepared ones have no session.
+func SlotBlockers(ctx context.Context, conn *pgx.Conn) ([]Blocker, error) {
+	rows, err := conn.Query(ctx, `SELECT coalesce(datname, ''), pg_catalog.format('pid %s (%s, %s)', pid, application_name, state),
+			pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - xact_start)::pg_catalog.text
+		FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid()
+		UNION ALL
+		SELECT database, pg_catalog.format('prepared transaction %L', gid), pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - prepared)::pg_catalog.text
+		FROM pg_catalog.pg_prepared_xacts ORDER BY 3 DESC NULLS LAST LIMIT 5`)
+	if err != nil {
+		return nil, fmt.Errorf("listing the transactions that slot creation waits for: %w", err)
+	}
+	blockers, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Blocker])
+	if err != nil {
+		return nil, fmt.Errorf("listing the transactions that slot creation waits for: %w", err)
+	}
+	return blockers, nil
+}
+
+// SlotState is what the server says of a slot.
+type SlotState struct {
+	Exists    bool
+	Lost      bool // its WAL is gone: changes are missing
+	Active    bool
+	Retained  int64 // bytes of WAL that it holds back
+	Confirmed pg.LSN
+}
+
+// LoadSlot reads a slot's state; a missing slot is not an error.
+func LoadSlot(ctx context.Context, conn *pgx.Conn, name string) (SlotState, error) {
+	var state SlotState
+	var confirmed string
+	err := conn.QueryRow(ctx, `SELECT coalesce(wal_status = 'lost', false), active,
+			coalesce(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn), 0)::bigint,
+			coalesce(confirmed_flush_lsn, '0/0')::pg_catalog.text
+		FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`, name).Scan(&state.Lost, &state.Active, &state.Retained, &confirmed)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return SlotState{}, nil
+	}
+	if err != nil {
+		return SlotState{}, fmt.Errorf("reading the state of slot %q: %w", name, err)
+	}
+	state.Exists = true
+	state.Confirmed, err = pg.ParseLSN(confirmed)
+	return state, err
+}
+
+// DropSlot drops the slot if it exists, ending the walsender that may still hold
+// it after its client has gone.
+func DropSlot(ctx context.Context, conn *pgx.Conn, name string) error {
+	const sql = `SELECT pg_catalog.pg_terminate_backend(active_pid, 5000) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1 AND active`
+	if _, err := conn.Exec(ctx, sql, name); err != nil {
+		return fmt.Errorf("ending the walsender of slot %q: %w", name, err)
+	}
+	_, err := conn.Exec(ctx, "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1", name)
+	if err != nil && !pg.Is(err, pg.UndefinedObject) {
+		return fmt.Errorf("dropping slot %q: %w", name, err)
+	}
+	return nil
+}
+
+// DropPublication drops the publication if it exists.
+func DropPublication(ctx context.Context, conn *pgx.Conn, name string) error {
+	if _, err := conn.Exec(ctx, "DROP PUBLICATION IF EXISTS "+pg.Ident(name)); err != nil {
+		return fmt.Errorf("dropping publication %q: %w", name, err)
+	}
+	return nil
+}
