@@ -1,0 +1,66 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/pgshadow/pgshadow/pkg/checkpoint"
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
+	"github.com/pgshadow/pgshadow/replication"
+)
+
+// cleanUp removes what only the run needed. The swap is committed: whatever
+// fails here is listed by pgshadow cleanup.
+func (m *Migration) cleanUp(ctx context.Context) error {
+	ctx, cancel := pg.Cleanup(ctx)
+	defer cancel()
+	// The shadow has moved out: its schema is empty, and RESTRICT makes sure of it.
+	err := errors.Join(m.dropReplication(ctx, m.run.names), m.dropSchema(ctx, m.run.names.ShadowSchema(), "RESTRICT"))
+	if m.config.Retire == Drop {
+		if dropped := m.dropSchema(ctx, m.run.names.RetiredSchema(), "CASCADE"); dropped != nil {
+			err = errors.Join(err, dropped)
+		} else {
+			m.report.RetiredTable = ""
+		}
+	}
+	return err
+}
+
+// abort removes everything that the run made. The original is untouched.
+func (m *Migration) abort(ctx context.Context, cause error) error {
+	if m.run.store == nil {
+		return nil
+	}
+	return m.remove(ctx, m.run.names, fmt.Sprintf("%s: %v", Aborted, cause))
+}
+
+// remove drops every artifact of an unfinished run and closes its record.
+func (m *Migration) remove(ctx context.Context, names shadow.Names, detail string) error {
+	ctx, cancel := pg.Cleanup(ctx)
+	defer cancel()
+	err := errors.Join(
+		m.dropReplication(ctx, names),
+		m.dropSchema(ctx, names.ShadowSchema(), "CASCADE"),
+		m.dropSchema(ctx, names.RetiredSchema(), "CASCADE"),
+	)
+	if err != nil {
+		return fmt.Errorf("removing the artifacts of run %s: %w", names.RunID, err)
+	}
+	return checkpoint.NewStore(names.RunID).End(ctx, m.control, string(Aborted), detail)
+}
+
+func (m *Migration) dropReplication(ctx context.Context, names shadow.Names) error {
+	return errors.Join(
+		replication.DropSlot(ctx, m.control, names.Slot()),
+		replication.DropPublication(ctx, m.control, names.Publication()),
+	)
+}
+
+func (m *Migration) dropSchema(ctx context.Context, name, behavior string) error {
+	if _, err := m.control.Exec(ctx, "DROP SCHEMA IF EXISTS "+pg.Ident(name)+" "+behavior); err != nil {
+		return fmt.Errorf("dropping schema %q: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,82 @@
+package migration
+
+import (
+	"time"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+)
+
+// Event is something that happened: one of the structs below.
+type Event interface{ event() }
+
+// RunStarted begins a run, or resumes one.
+type RunStarted struct {
+	RunID   string
+	Table   string
+	Resumed bool
+}
+
+// PhaseStarted begins a phase.
+type PhaseStarted struct{ Phase Phase }
+
+// PhaseFinished ends a phase that succeeded.
+type PhaseFinished struct {
+	Phase    Phase
+	Duration time.Duration
+}
+
+// Waiting says what the run waits for, and who holds it up.
+type Waiting struct {
+	For    string
+	Reason string
+}
+
+// Throttled says that the run began to wait, or with an empty reason that it
+// goes on.
+type Throttled struct{ Reason string }
+
+// AttemptFailed says that a cutover attempt was given up and another will come.
+type AttemptFailed struct {
+	Attempt int
+	Reason  string
+	Backoff time.Duration
+}
+
+// Restarted says that the copy starts again, and why.
+type Restarted struct{ Reason string }
+
+// Noted is something an operator should know that does not stop the run.
+type Noted struct{ Note string }
+
+// Progressed comes once a second while the stream flows.
+type Progressed struct{ Progress Progress }
+
+// Swapped says that the swap is committed: from here on the new table is in place.
+type Swapped struct{ Retired string }
+
+func (RunStarted) event()    {}
+func (PhaseStarted) event()  {}
+func (PhaseFinished) event() {}
+func (Waiting) event()       {}
+func (Throttled) event()     {}
+func (AttemptFailed) event() {}
+func (Restarted) event()     {}
+func (Noted) event()         {}
+func (Progressed) event()    {}
+func (Swapped) event()       {}
+
+// Progress is how far a run is.
+type Progress struct {
+	Phase           Phase
+	Rows            int64         // copied, or compared in phase verify
+	EstimatedRows   int64         // the planner's estimate of all
+	Percent         float64       // of the phase, 0 to 100
+	RowsPerSecond   float64       // over the last seconds
+	ETA             time.Duration // of the phase; negative when unknown
+	LagBytes        int64         // WAL written and not yet replayed
+	DirtyKeys       int
+	InvisibleKeys   int64 // wait for their transaction to become visible
+	ChangesReceived uint64
+	Confirmed       pg.LSN
+	Throttle        string // reason; empty when it does not wait
+}

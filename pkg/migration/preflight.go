@@ -1,0 +1,257 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgshadow/pgshadow/pkg/checkpoint"
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/schema"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
+	"github.com/pgshadow/pgshadow/pkg/throttle"
+)
+
+// minVersion is the oldest server that pgshadow knows.
+const minVersion = 140000
+
+// lockTable connects, finds the table, and takes its advisory lock, so that no
+// two processes work on one table.
+func (m *Migration) lockTable(ctx context.Context) (err error) {
+	if m.db, err = pg.Open(m.config.DSN); err != nil {
+		return err
+	}
+	oid, err := m.resolve(ctx)
+	if err != nil {
+		return err
+	}
+	if m.control, err = m.db.Connect(ctx, "control"); err != nil {
+		return err
+	}
+	held, holder, err := pg.TryLock(ctx, m.control, oid)
+	if err != nil {
+		return err
+	}
+	if !held {
+		return m.refuseSecond(ctx, oid, holder)
+	}
+	if m.target.table, err = schema.Load(ctx, m.control, oid); err != nil {
+		return err
+	}
+	m.report.Table = m.target.table.Schema + "." + m.target.table.Name
+	return nil
+}
+
+// resolve finds the table as the login role's own search_path does, and keeps
+// that path: expressions of the user's are read under it.
+func (m *Migration) resolve(ctx context.Context) (oid uint32, err error) {
+	conn, err := m.db.ConnectAsLogin(ctx, "resolve")
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
+	var parts, path []string
+	err = conn.QueryRow(ctx, "SELECT pg_catalog.parse_ident($1), pg_catalog.current_schemas(false)::pg_catalog.text[]", m.config.Table).Scan(&parts, &path)
+	if err != nil || len(parts) > 2 {
+		return 0, &shadow.Refusal{Check: "table", Reason: fmt.Sprintf("--table %s is not a table's name", m.config.Table),
+			Remedy: `write [schema.]name, with double quotes around names that need them: 'public."Order Items"'`}
+	}
+	m.target.searchPath = searchPath(path)
+	schemaName := ""
+	if len(parts) == 2 {
+		schemaName = parts[0]
+	}
+	oid, err = schema.Resolve(ctx, conn, schemaName, parts[len(parts)-1])
+	if errors.Is(err, schema.ErrNoTable) {
+		return 0, &shadow.Refusal{Check: "table", Reason: fmt.Sprintf("there is no table %s in database %s", m.config.Table, m.db.Target()),
+			Remedy: "check the database and the schema; the search_path of the role is " + strings.Join(path, ", ")}
+	}
+	return oid, err
+}
+
+func searchPath(schemas []string) string { return pg.Idents(schemas) }
+
+func (m *Migration) refuseSecond(ctx context.Context, oid uint32, holder int32) error {
+	who := fmt.Sprintf("backend %d", holder)
+	if exists, err := checkpoint.Exists(ctx, m.control); err == nil && exists {
+		if open, err := checkpoint.OpenRun(ctx, m.control, oid); err == nil && open != nil {
+			who = fmt.Sprintf("run %s on host %s, process %d, since %s", open.ID, open.Owner.Host, open.Owner.PID, open.CreatedAt.Format("2006-01-02 15:04:05 MST"))
+		}
+	}
+	return &shadow.Refusal{Check: "second run", Reason: fmt.Sprintf("another pgshadow works on this table: %s", who),
+		Remedy: "wait for it, or stop it there with SIGTERM"}
+}
+
+// preflight refuses, by name and with a remedy, what cannot be carried through.
+// It creates nothing.
+func (m *Migration) preflight(ctx context.Context) error {
+	var err error
+	table := m.target.table
+	if m.target.server, err = schema.LoadServer(ctx, m.control, table.OID); err != nil {
+		return err
+	}
+	if err := m.refusals(ctx); err != nil {
+		return err
+	}
+	if m.target.change, err = m.config.Parse(ctx, table.Name, m.config.Alters, m.config.Set); err != nil {
+		return err
+	}
+	if err := m.refuseVolatile(ctx); err != nil {
+		return err
+	}
+	size, err := schema.LoadSize(ctx, m.control, table.OID)
+	if err != nil {
+		return err
+	}
+	m.target.rows = size.EstimatedRows
+	m.progress.estimate(size.EstimatedRows)
+	throttleConfig := m.config.Throttle
+	throttleConfig.OnChange = func(reason string) { m.config.Observer.Observe(Throttled{Reason: reason}) }
+	throttleConfig.OnNote = func(note string) { m.config.Observer.Observe(Noted{Note: note}) }
+	m.throttle, err = throttle.New(m.db, throttleConfig)
+	return err
+}
+
+// refusals gathers every reason to say no, so that a DBA meets them all at once.
+func (m *Migration) refusals(ctx context.Context) error {
+	table := m.target.table
+	all := append(kindRefusals(table), serverRefusals(m.target.server, table)...)
+	if table.Storage.Kind == "r" {
+		if _, err := shadow.ChooseKey(table); err != nil {
+			var refusal *shadow.Refusal
+			if !errors.As(err, &refusal) {
+				return err
+			}
+			all = append(all, refusal)
+		}
+		attached, err := schema.LoadAttachments(ctx, m.control, table.OID)
+		if err != nil {
+			return err
+		}
+		all = append(all, attachmentRefusals(attached)...)
+		if refusal := shadow.CheckGrants(table); refusal != nil {
+			all = append(all, refusal)
+		}
+	}
+	switch len(all) {
+	case 0:
+		return nil
+	case 1:
+		return all[0]
+	default:
+		return Refusals(all)
+	}
+}
+
+func kindRefusals(table *schema.Table) []*shadow.Refusal {
+	name := table.Schema + "." + table.Name
+	kinds := map[string]string{"v": "a view", "m": "a materialized view", "p": "a partitioned table", "f": "a foreign table",
+		"S": "a sequence", "i": "an index", "I": "a partitioned index", "c": "a composite type", "t": "a TOAST table"}
+	remedies := map[string]string{"v": "change the table behind it", "m": "change the tables behind it",
+		"p": "change its leaf partitions one by one"}
+	switch {
+	case table.Storage.Kind != "r":
+		remedy := remedies[table.Storage.Kind]
+		if remedy == "" {
+			remedy = "name an ordinary table"
+		}
+		return []*shadow.Refusal{{Check: "table", Reason: fmt.Sprintf("%s is %s", name, kinds[table.Storage.Kind]), Remedy: remedy}}
+	case table.Storage.Persistence != "p":
+		return []*shadow.Refusal{{Check: "unlogged", Reason: fmt.Sprintf("%s is unlogged or temporary, so its writes are not in the WAL", name),
+			Remedy: "ALTER TABLE ... SET LOGGED first"}}
+	case table.Schema == "pg_catalog" || table.Schema == "information_schema" || strings.HasPrefix(table.Schema, shadow.Prefix):
+		return []*shadow.Refusal{{Check: "table", Reason: fmt.Sprintf("%s belongs to the system or to pgshadow itself", name), Remedy: "name a table of your own"}}
+	default:
+		return nil
+	}
+}
+
+func serverRefusals(server *schema.Server, table *schema.Table) []*shadow.Refusal {
+	var all []*shadow.Refusal
+	refuse := func(wrong bool, check, reason, remedy string) {
+		if wrong {
+			all = append(all, &shadow.Refusal{Check: check, Reason: reason, Remedy: remedy})
+		}
+	}
+	role := pg.Ident(server.Role)
+	refuse(server.Version < minVersion, "version", "the server is PostgreSQL "+server.VersionText, "pgshadow works from PostgreSQL 14 on")
+	refuse(server.InRecovery, "standby", "the server is a hot standby", "connect to the primary")
+	refuse(server.WALLevel != "logical", "wal_level", "wal_level is "+server.WALLevel,
+		"ALTER SYSTEM SET wal_level = 'logical' and restart the server (on managed servers: rds.logical_replication, cloudsql.logical_decoding)")
+	refuse(server.FreeSlots < 1, "max_replication_slots", "no replication slot is free", "drop an unused slot, or raise max_replication_slots and restart the server")
+	refuse(server.FreeSenders < 1, "max_wal_senders", "no WAL sender is free", "raise max_wal_senders and restart the server")
+	refuse(!server.Rights.Replication, "rights", "role "+server.Role+" may not use replication", "ALTER ROLE "+role+" REPLICATION (on RDS: GRANT rds_replication TO "+role+")")
+	refuse(!server.Rights.CreateOnDatabase, "rights", "role "+server.Role+" may not create schemas in database "+server.Database,
+		"GRANT CREATE ON DATABASE "+pg.Ident(server.Database)+" TO "+role)
+	refuse(!server.Rights.MemberOfOwner, "rights", "role "+server.Role+" is not a member of "+table.Owner+", the owner of the table",
+		"GRANT "+pg.Ident(table.Owner)+" TO "+role)
+	refuse(!server.Rights.OwnerCreateOnSchema && !server.Rights.RoleCreateOnSchema, "rights", "neither "+table.Owner+" nor "+server.Role+" may create in schema "+table.Schema,
+		"GRANT CREATE ON SCHEMA "+pg.Ident(table.Schema)+" TO "+pg.Ident(table.Owner))
+	return all
+}
+
+// attachmentRemedies say what to do about each kind of object that the shadow
+// does not carry over.
+var attachmentRemedies = map[string]string{
+	"foreign key":       "drop it before the change and add it after, NOT VALID first, then VALIDATE CONSTRAINT",
+	"view":              "drop it before the change and create it again after",
+	"materialized view": "drop it before the change and create it again after",
+	"rule":              "drop it before the change and create it again after",
+	"trigger":           "drop it before the change and create it again after",
+	"policy":            "drop it before the change and create it again after",
+	"row security":      "disable row level security for the change, or copy during a maintenance window",
+	"inheritance":       "detach the table from its parent or children first",
+	"typed table":       "ALTER TABLE ... NOT OF first",
+	"publication":       "take the table out of the publication for the change, and add it again after",
+	"extension member":  "the table is the extension's: change it by updating the extension",
+	"row type user":     "drop what uses the table's row type, and create it again after",
+	"function":          "drop the function before the change and create it again after",
+	"security label":    "remove the label for the change, and set it again after",
+	"subscription":      "take the table out of the subscription first",
+}
+
+func attachmentRefusals(attached []schema.Attachment) []*shadow.Refusal {
+	objects := map[string][]string{}
+	var checks []string
+	for _, a := range attached {
+		if objects[a.Check] == nil {
+			checks = append(checks, a.Check)
+		}
+		if !slices.Contains(objects[a.Check], a.Object) {
+			objects[a.Check] = append(objects[a.Check], a.Object)
+		}
+	}
+	var all []*shadow.Refusal
+	for _, check := range checks {
+		all = append(all, &shadow.Refusal{Check: check,
+			Reason: fmt.Sprintf("attached to the table, and not carried over yet: %s %s", check, strings.Join(objects[check], ", ")),
+			Remedy: attachmentRemedies[check]})
+	}
+	return all
+}
+
+// refuseVolatile refuses an expression whose value changes from call to call:
+// copy, replay and verification must all compute the same.
+func (m *Migration) refuseVolatile(ctx context.Context) error {
+	var names []string
+	for _, expressions := range []map[string]shadow.Expression{m.target.change.Using, m.target.change.Set} {
+		for _, expression := range expressions {
+			names = append(names, expression.Functions...)
+		}
+	}
+	if len(names) == 0 {
+		return nil
+	}
+	var volatile *string
+	err := m.control.QueryRow(ctx, "SELECT pg_catalog.min(proname) FROM pg_catalog.pg_proc WHERE proname = ANY ($1) AND provolatile = 'v'", names).Scan(&volatile)
+	if err != nil {
+		return fmt.Errorf("looking up the functions of the expressions: %w", err)
+	}
+	if volatile != nil {
+		return &shadow.Refusal{Check: "expression", Reason: fmt.Sprintf("function %s is volatile, so a row would not convert to the same value twice", *volatile),
+			Remedy: "use an immutable or stable function; declare yours so if it is"}
+	}
+	return nil
+}

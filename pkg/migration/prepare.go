@@ -1,0 +1,238 @@
+package migration
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgshadow/pgshadow/pkg/checkpoint"
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/schema"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
+	"github.com/pgshadow/pgshadow/replication"
+)
+
+// blockerPoll is how often a long wait says who holds it up.
+const blockerPoll = 5 * time.Second
+
+// prepare builds the shadow and the publication, with their record, in one
+// transaction: either all of it is there and recorded, or nothing is. Then it
+// creates the slot, whose name follows from the record.
+func (m *Migration) prepare(ctx context.Context) error {
+	names := shadow.Names{RunID: newRunID(), Table: m.target.table.Name}
+	store := checkpoint.NewStore(names.RunID)
+	var plan *shadow.Plan
+	err := pg.InTx(ctx, m.control, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		if err := m.record(ctx, tx, names); err != nil {
+			return err
+		}
+		var err error
+		if plan, err = m.build(ctx, tx, names); err != nil {
+			return err
+		}
+		if err := replication.CreatePublication(ctx, tx, names.Publication(), plan.Original.Quoted()); err != nil {
+			return err
+		}
+		return store.SetPlan(ctx, tx, plan)
+	})
+	if err != nil {
+		return err
+	}
+	m.run = run{store: store, names: names, plan: plan}
+	m.report.RunID = names.RunID
+	m.config.Observer.Observe(RunStarted{RunID: names.RunID, Table: m.report.Table})
+	return m.createSlot(ctx)
+}
+
+func newRunID() string { return strings.ToLower(rand.Text()[:10]) }
+
+func (m *Migration) record(ctx context.Context, tx pgx.Tx, names shadow.Names) error {
+	if err := checkpoint.Init(ctx, tx); err != nil {
+		return err
+	}
+	change, err := json.Marshal(m.target.change)
+	if err != nil {
+		return fmt.Errorf("encoding the change: %w", err)
+	}
+	return checkpoint.Create(ctx, tx, checkpoint.Run{ID: names.RunID, TableOID: m.target.table.OID, Table: m.report.Table,
+		TableName: names.Table, Change: change, Phase: Prepare.String(), Owner: m.owner()})
+}
+
+// build creates the shadow complete, runs the user's ALTERs on it, and takes off
+// again what is to be built after the copy.
+func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*shadow.Plan, error) {
+	if err := execAll(ctx, tx, shadow.Create(m.target.table, names)); err != nil {
+		return nil, err
+	}
+	created, err := m.loadShadow(ctx, tx, names)
+	if err != nil {
+		return nil, err
+	}
+	if err := execAll(ctx, tx, shadow.Grants(m.target.table, created, names)); err != nil {
+		return nil, err
+	}
+	for _, text := range m.target.change.Alters {
+		if err := m.alter(ctx, tx, names, text); err != nil {
+			return nil, err
+		}
+	}
+	changed, err := m.loadShadow(ctx, tx, names)
+	if err != nil {
+		return nil, err
+	}
+	inputs := shadow.Inputs{Names: names, Change: m.target.change, Original: m.target.table, Shadow: changed, SearchPath: m.sessionPath()}
+	if m.target.server.Rights.OwnerCreateOnSchema {
+		inputs.SwapRole = m.target.table.Owner
+	}
+	plan, err := shadow.NewPlan(inputs)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.refuseTakenNames(ctx, tx, names); err != nil {
+		return nil, err
+	}
+	return plan, execAll(ctx, tx, plan.Strip)
+}
+
+// sessionPath is the search_path of every session that evaluates the user's
+// expressions and the owner's code: the login role's, then the schemas that the
+// operators of the table's types may live in; temporary objects come last.
+func (m *Migration) sessionPath() string {
+	path := m.target.searchPath
+	for _, name := range m.target.server.TypeSchemas {
+		if path != "" {
+			path += ", "
+		}
+		path += pg.Ident(name)
+	}
+	if path != "" {
+		path += ", "
+	}
+	return path + "pg_temp"
+}
+
+func (m *Migration) loadShadow(ctx context.Context, tx pgx.Tx, names shadow.Names) (*schema.Table, error) {
+	oid, err := schema.Resolve(ctx, tx, names.ShadowSchema(), names.Table)
+	if err != nil {
+		return nil, fmt.Errorf("finding the shadow table: %w", err)
+	}
+	return schema.Load(ctx, tx, oid)
+}
+
+func execAll(ctx context.Context, tx pgx.Tx, statements []shadow.Statement) error {
+	for _, statement := range statements {
+		if err := pg.ExecAs(ctx, tx, statement.Role, statement.Settings, statement.SQL); err != nil {
+			return fmt.Errorf("building the shadow, %s (%s): %w", statement.Why, statement.SQL, err)
+		}
+	}
+	return nil
+}
+
+// alter runs one of the user's ALTERs on the shadow, as the owner, under the
+// login role's search_path. The extended protocol takes one statement only.
+func (m *Migration) alter(ctx context.Context, tx pgx.Tx, names shadow.Names, text string) error {
+	before := "SET LOCAL ROLE " + pg.Ident(m.target.table.Owner) + "; SET LOCAL search_path = " + m.sessionPath()
+	if _, err := tx.Exec(ctx, before); err != nil {
+		return fmt.Errorf("taking the owner's role: %w", err)
+	}
+	head := "ALTER TABLE " + names.Shadow() + " "
+	if err := pg.ExecOne(ctx, tx.Conn(), head+text); err != nil {
+		return refuseAlter(err, text, len([]rune(head)))
+	}
+	if _, err := tx.Exec(ctx, "SET LOCAL ROLE NONE; SET LOCAL search_path = ''"); err != nil {
+		return fmt.Errorf("leaving the owner's role: %w", err)
+	}
+	return nil
+}
+
+// refuseAlter turns the server's refusal of an ALTER on the empty shadow into
+// one with the position in the user's own text.
+func refuseAlter(err error, text string, offset int) error {
+	pgErr := pg.Server(err)
+	if pgErr == nil {
+		return fmt.Errorf("altering the shadow: %w", err)
+	}
+	if position := int(pgErr.Position) - offset; position > 0 {
+		return &shadow.SyntaxError{Message: pgErr.Message, Text: text, Position: position}
+	}
+	remedy := pgErr.Hint
+	if remedy == "" {
+		remedy = "correct the text of --alter"
+	}
+	return &shadow.Refusal{Check: "alter", Reason: strings.TrimSpace(fmt.Sprintf("PostgreSQL refuses %q: %s %s", text, pgErr.Message, pgErr.Detail)), Remedy: remedy}
+}
+
+// refuseTakenNames finds objects of the shadow whose names are taken, in the
+// original's schema, by something that does not move out of the way.
+func (m *Migration) refuseTakenNames(ctx context.Context, tx pgx.Tx, names shadow.Names) error {
+	var taken *string
+	err := tx.QueryRow(ctx, `SELECT pg_catalog.min(s.relname)
+		FROM pg_catalog.pg_class s
+		JOIN pg_catalog.pg_namespace sn ON sn.oid = s.relnamespace AND sn.nspname = $1
+		JOIN pg_catalog.pg_class t ON t.relname = s.relname
+		JOIN pg_catalog.pg_namespace tn ON tn.oid = t.relnamespace AND tn.nspname = $2
+		WHERE t.oid <> $3
+		  AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i WHERE i.indexrelid = t.oid AND i.indrelid = $3)
+		  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = t.oid
+		                  AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = $3 AND d.deptype = 'i')`,
+		names.ShadowSchema(), m.target.table.Schema, m.target.table.OID).Scan(&taken)
+	if err != nil {
+		return fmt.Errorf("looking for names that are taken: %w", err)
+	}
+	if taken != nil {
+		return &shadow.Refusal{Check: "name", Reason: fmt.Sprintf("the changed table has an object named %q, a name that another object of schema %s has", *taken, m.target.table.Schema),
+			Remedy: "give the new constraint, index or sequence another name"}
+	}
+	return nil
+}
+
+// createSlot creates the slot on a session that has written nothing. The server
+// waits for every transaction that is running; the observer hears for which.
+func (m *Migration) createSlot(ctx context.Context) (err error) {
+	conn, err := m.db.Connect(ctx, m.run.names.RunID+" slot")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
+	watching, stop := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		m.nameBlockers(watching)
+	}()
+	_, err = replication.CreateSlot(ctx, conn, m.run.names.Slot())
+	stop()
+	<-watched
+	return err
+}
+
+// nameBlockers tells, while the slot is being created, which transactions the
+// server waits for. It has the control session to itself for that time.
+func (m *Migration) nameBlockers(ctx context.Context) {
+	ticker := time.NewTicker(blockerPoll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		asking, cancel := pg.Cleanup(ctx) // a cancelled query must not reach the control session
+		blockers, err := replication.SlotBlockers(asking, m.control)
+		cancel()
+		if err != nil {
+			m.config.Observer.Observe(Noted{Note: err.Error()})
+			continue
+		}
+		for _, blocker := range blockers {
+			m.config.Observer.Observe(Waiting{For: "transactions to end before the slot can start",
+				Reason: fmt.Sprintf("%s in database %s, open for %s", blocker.What, blocker.Database, blocker.Age)})
+		}
+	}
+}

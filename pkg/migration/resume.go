@@ -1,0 +1,86 @@
+package migration
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"reflect"
+
+	"github.com/pgshadow/pgshadow/pkg/checkpoint"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
+	"github.com/pgshadow/pgshadow/replication"
+)
+
+// resume takes up an unfinished run of the same change, if there is one. It
+// refuses when the open run is of another change.
+func (m *Migration) resume(ctx context.Context) (resumed bool, err error) {
+	exists, err := checkpoint.Exists(ctx, m.control)
+	if err != nil || !exists {
+		return false, err
+	}
+	open, err := checkpoint.OpenRun(ctx, m.control, m.target.table.OID)
+	if err != nil || open == nil {
+		return false, err
+	}
+	names := shadow.Names{RunID: open.ID, Table: open.TableName}
+	if m.config.Restart {
+		return false, m.remove(ctx, names, "restarted")
+	}
+	same, err := m.sameChange(open)
+	if err != nil {
+		return false, err
+	}
+	if !same {
+		return false, &shadow.Refusal{Check: "unfinished run", Reason: fmt.Sprintf("run %s of another change to this table is not finished, since %s: %s",
+			open.ID, open.CreatedAt.Format("2006-01-02 15:04:05 MST"), open.Change),
+			Remedy: "resume it with its own --alter, remove it with pgshadow cleanup, or give --restart"}
+	}
+	return true, m.takeUp(ctx, open, names)
+}
+
+func (m *Migration) sameChange(open *checkpoint.Run) (bool, error) {
+	var change shadow.Change
+	if err := json.Unmarshal(open.Change, &change); err != nil {
+		return false, fmt.Errorf("reading the change of run %s: %w", open.ID, err)
+	}
+	same := reflect.DeepEqual(change.Alters, m.target.change.Alters) && len(change.Set) == len(m.target.change.Set)
+	for column, expression := range m.target.change.Set {
+		same = same && change.Set[column].SQL == expression.SQL
+	}
+	return same, nil
+}
+
+// takeUp continues a run. A slot that is gone is made anew: the changes that it
+// missed are found by a full comparison, which makes every differing row dirty.
+func (m *Migration) takeUp(ctx context.Context, open *checkpoint.Run, names shadow.Names) error {
+	if _, err := parsePhase(open.Phase); err != nil {
+		return err
+	}
+	var plan shadow.Plan
+	if err := json.Unmarshal(open.Plan, &plan); err != nil {
+		return fmt.Errorf("reading the plan of run %s: %w", open.ID, err)
+	}
+	m.run = run{store: checkpoint.NewStore(open.ID), names: names, plan: &plan}
+	m.report.RunID = open.ID
+	if err := m.unchanged(ctx, m.control); err != nil {
+		return err
+	}
+	m.config.Observer.Observe(RunStarted{RunID: open.ID, Table: m.report.Table, Resumed: true})
+	slot, err := replication.LoadSlot(ctx, m.control, names.Slot())
+	if err != nil {
+		return err
+	}
+	if slot.Exists && !slot.Lost {
+		return nil
+	}
+	if slot.Exists {
+		if err := replication.DropSlot(ctx, m.control, names.Slot()); err != nil {
+			return err
+		}
+	}
+	if open.Phase != Prepare.String() {
+		m.run.heal = true
+		m.config.Observer.Observe(Noted{Note: "the slot is gone: a new one is made, and a full comparison will find what it missed"})
+	}
+	return m.createSlot(ctx)
+}

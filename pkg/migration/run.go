@@ -1,0 +1,150 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgshadow/pgshadow/pkg/checkpoint"
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/schema"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
+	"github.com/pgshadow/pgshadow/pkg/throttle"
+	"github.com/pgshadow/pgshadow/replication/replay"
+)
+
+// Migration is one run of pgshadow alter in this process.
+type Migration struct {
+	config   Config
+	db       *pg.Database
+	control  *pgx.Conn // holds the advisory lock, and writes the state rows
+	throttle *throttle.Throttle
+	began    time.Time
+	phase    Phase
+	report   Report
+	progress progress
+	target   target
+	run      run
+}
+
+// target is what preflight found out.
+type target struct {
+	table      *schema.Table
+	server     *schema.Server
+	change     *shadow.Change
+	searchPath string
+	rows       int64 // the planner's estimate
+}
+
+// run is what exists on the server once prepare is done.
+type run struct {
+	store *checkpoint.Store
+	names shadow.Names
+	plan  *shadow.Plan
+	heal  bool // the slot was lost: changes are missing until a full comparison
+}
+
+// Run changes the table and reports. It blocks until the run has ended, stopped
+// or failed; the report is complete either way, and err is what it reports. When
+// ctx ends the run stops cleanly and can be resumed.
+func Run(ctx context.Context, config Config) (Report, error) {
+	m := &Migration{config: config.withDefaults(), began: time.Now(), report: Report{Table: config.Table}}
+	err := m.flow(ctx)
+	if definite(err) && outcomeOf(err) == Aborted {
+		err = errors.Join(err, m.abort(ctx, err))
+	}
+	if m.control != nil {
+		err = errors.Join(err, pg.Close(ctx, m.control))
+	}
+	return m.conclude(err), err
+}
+
+// flow is the whole run. Its lines are the headings of docs/how-it-works.md.
+func (m *Migration) flow(ctx context.Context) error {
+	if err := m.lockTable(ctx); err != nil {
+		return err
+	}
+	if err := m.enter(ctx, Preflight, m.preflight); err != nil {
+		return err
+	}
+	resumed, err := m.resume(ctx)
+	if err != nil {
+		return err
+	}
+	if !resumed {
+		if err := m.enter(ctx, Prepare, m.prepare); err != nil {
+			return err
+		}
+	}
+	err = m.whileStreaming(ctx, func(ctx context.Context, l *live) error {
+		for {
+			err := m.change(ctx, l)
+			if !errors.Is(err, replay.ErrTruncated) {
+				return err
+			}
+			if err := m.restartCopy(ctx, l); err != nil {
+				return err
+			}
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return m.enter(ctx, CleanUp, m.cleanUp)
+}
+
+// change is what happens while the stream flows.
+func (m *Migration) change(ctx context.Context, l *live) error {
+	for _, step := range []struct {
+		phase Phase
+		run   func(ctx context.Context, l *live) error
+	}{
+		{Copy, m.copy},
+		{Index, m.index},
+		{CatchUp, m.catchUp},
+		{Verify, m.verify},
+		{Cutover, m.cutOver},
+	} {
+		if err := m.enter(ctx, step.phase, func(ctx context.Context) error { return step.run(ctx, l) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// enter is the bracket around every phase: it checks the transition, writes the
+// checkpoint, tells the observer, takes the time and wraps the error.
+func (m *Migration) enter(ctx context.Context, phase Phase, work func(ctx context.Context) error) error {
+	if phase != m.phase && !m.phase.mayFollow(phase) {
+		return fmt.Errorf("phase %s cannot follow %s", phase, m.phase)
+	}
+	m.phase = phase
+	m.progress.enter(phase)
+	if m.run.store != nil {
+		if err := m.run.store.SetPhase(ctx, m.control, phase.String(), m.owner()); err != nil {
+			return err
+		}
+	}
+	m.config.Observer.Observe(PhaseStarted{Phase: phase})
+	began := time.Now()
+	err := work(ctx)
+	took := time.Since(began)
+	m.report.Phases = append(m.report.Phases, PhaseDuration{Name: phase.String(), DurationMS: took.Milliseconds()})
+	if err != nil {
+		return fmt.Errorf("%s: %w", phase, err)
+	}
+	m.config.Observer.Observe(PhaseFinished{Phase: phase, Duration: took})
+	return nil
+}
+
+func (m *Migration) owner() checkpoint.Owner {
+	host, err := os.Hostname()
+	if err != nil {
+		host = "unknown host"
+	}
+	return checkpoint.Owner{Host: host, PID: os.Getpid()}
+}
