@@ -35,6 +35,8 @@ type Recorder interface {
 type Config struct {
 	Workers   int           // sessions that copy side by side; default 2
 	ChunkTime time.Duration // target time of one chunk; default 500 ms
+	// OnChunk is told of every committed chunk, by several goroutines. May be nil.
+	OnChunk func(chunk keyset.Range, rows int64, took time.Duration)
 }
 
 // Copier copies the original into the shadow.
@@ -144,7 +146,11 @@ func (c *Copier) copyChunk(ctx context.Context, conn *pgx.Conn, chunk *piece) (r
 		switch {
 		case err == nil:
 			c.chunks.finish(chunk, rows)
-			c.cutter.Observe(int(rows), time.Since(began))
+			took := time.Since(began)
+			c.cutter.Observe(int(rows), took)
+			if c.config.OnChunk != nil {
+				c.config.OnChunk(chunk.Range, rows, took)
+			}
 			return rows, nil
 		case pg.Is(err, pg.QueryCanceled) && ctx.Err() == nil:
 			c.cutting.Lock()

@@ -169,11 +169,11 @@ func (c Columns) Rows(first int) string {
 	names := make([]string, len(c))
 	casts := make([]string, len(c))
 	for i, column := range c {
-		arrays[i] = fmt.Sprintf("$%d::pg_catalog.text[]", first+i)
+		arrays[i] = fmt.Sprintf("pg_catalog.unnest($%d::pg_catalog.text[])", first+i)
 		names[i] = fmt.Sprintf("v%d", i+1)
 		casts[i] = column.Cast(fmt.Sprintf("t.v%d", i+1)) + " AS " + pgx.Identifier{column.Name}.Sanitize()
 	}
-	return fmt.Sprintf("(SELECT %s, t.n AS %s FROM ROWS FROM (pg_catalog.unnest(%s)) WITH ORDINALITY AS t(%s, n))",
+	return fmt.Sprintf("(SELECT %s, t.n AS %s FROM ROWS FROM (%s) WITH ORDINALITY AS t(%s, n))",
 		strings.Join(casts, ", "), Ordinal, strings.Join(arrays, ", "), strings.Join(names, ", "))
 }
 

@@ -25,6 +25,13 @@ type PhaseFinished struct {
 	Duration time.Duration
 }
 
+// ChunkCopied says that a chunk is committed.
+type ChunkCopied struct {
+	Chunk    string // (lo, hi]
+	Rows     int64
+	Duration time.Duration
+}
+
 // Waiting says what the run waits for, and who holds it up.
 type Waiting struct {
 	For    string
@@ -57,6 +64,7 @@ type Swapped struct{ Retired string }
 func (RunStarted) event()    {}
 func (PhaseStarted) event()  {}
 func (PhaseFinished) event() {}
+func (ChunkCopied) event()   {}
 func (Waiting) event()       {}
 func (Throttled) event()     {}
 func (AttemptFailed) event() {}

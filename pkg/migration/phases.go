@@ -4,12 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgshadow/pgshadow/copier"
 	"github.com/pgshadow/pgshadow/cutover"
+	"github.com/pgshadow/pgshadow/pkg/keyset"
 	"github.com/pgshadow/pgshadow/pkg/pg"
 	"github.com/pgshadow/pgshadow/pkg/schema"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
@@ -27,8 +29,11 @@ func (m *Migration) copy(ctx context.Context, l *live) error {
 	finished := make(chan struct{})
 	group.Go(func() error {
 		defer close(finished)
-		c := copier.New(copier.Config{Workers: m.config.Copy.Workers, ChunkTime: m.config.Copy.ChunkTime},
-			m.run.plan, m.asOwner, m.run.store, m.throttle, l.chunks.Load())
+		config := copier.Config{Workers: m.config.Copy.Workers, ChunkTime: m.config.Copy.ChunkTime,
+			OnChunk: func(chunk keyset.Range, rows int64, took time.Duration) {
+				m.config.Observer.Observe(ChunkCopied{Chunk: chunk.String(), Rows: rows, Duration: took})
+			}}
+		c := copier.New(config, m.run.plan, m.asOwner, m.run.store, m.throttle, l.chunks.Load())
 		return c.Run(groupCtx)
 	})
 	group.Go(func() error {

@@ -29,15 +29,8 @@ func grantee(grant schema.Grant) string {
 // less (the owner may have revoked from itself).
 func Grants(original, created *schema.Table, names Names) []Statement {
 	b := &builder{owner: original.Owner, table: names.Shadow()}
-	for _, grant := range created.Grants {
-		if !slices.Contains(original.Grants, grant) {
-			b.add("grants", "REVOKE %s ON %s FROM %s", grant.Privilege, b.table, grantee(grant))
-		}
-	}
-	for _, grant := range original.Grants {
-		if !slices.Contains(created.Grants, grant) {
-			b.grant(grant, b.table, "")
-		}
+	if !slices.Equal(original.Grants, created.Grants) {
+		b.regrant(original.Grants, created.Grants)
 	}
 	for _, column := range original.Columns {
 		for _, grant := range column.Grants {
@@ -45,6 +38,21 @@ func Grants(original, created *schema.Table, names Names) []Statement {
 		}
 	}
 	return b.statements
+}
+
+// regrant takes back what was given and gives what is wanted in its order, in
+// which the catalog keeps it.
+func (b *builder) regrant(want, have []schema.Grant) {
+	for _, grant := range have {
+		if grant.Grantee != b.owner || !slices.Contains(want, grant) {
+			b.add("grants", "REVOKE %s ON %s FROM %s", grant.Privilege, b.table, grantee(grant))
+		}
+	}
+	for _, grant := range want {
+		if grant.Grantee != b.owner || !slices.Contains(have, grant) {
+			b.grant(grant, b.table, "")
+		}
+	}
 }
 
 // foreignGrantor finds a grant that somebody other than the owner made.

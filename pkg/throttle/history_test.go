@@ -73,13 +73,13 @@ func standby(name, replayed string, lag ...time.Duration) replica {
 	return r
 }
 
-func TestJudgeReplicas(t *testing.T) {
-	t.Parallel()
+// judged are the checks of one source in a row, by what they show.
+func judged() map[string][]step {
 	address := "10.0.0.3"
 	nameless := standby("walreceiver", "0/1", 11*time.Second)
 	nameless.Address = &address
 	archiver := replica{Name: "pg_receivewal", Reported: true}
-	for name, steps := range map[string][]step{
+	return map[string][]step{
 		"none":             {{flushed: 9}},
 		"within the limit": {{flushed: 9, replicas: []replica{standby("a", "0/1", 10*time.Second)}}},
 		"above the limit": {{flushed: 9, replicas: []replica{standby("a", "0/1", 12440*time.Millisecond)},
@@ -121,7 +121,12 @@ func TestJudgeReplicas(t *testing.T) {
 			{flushed: 9, replicas: []replica{standby("a", "0/9")}},
 		},
 		"not a position": {{flushed: 9, replicas: []replica{standby("a", "nine")}, err: true}},
-	} {
+	}
+}
+
+func TestJudgeReplicas(t *testing.T) {
+	t.Parallel()
+	for name, steps := range judged() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			source := newReplicaLag(nil, 10*time.Second, nil)

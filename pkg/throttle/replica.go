@@ -172,8 +172,8 @@ func (r *ReplicaLag) worst(at time.Time, flushed pg.LSN, found []replica) (reaso
 	return reason, nil
 }
 
-// lag bounds the server's figure by what the history shows. It says what is
-// known instead when that is not enough for a figure.
+// lag bounds the server's figure by what the history, which ends with flushed,
+// shows. It says what is known instead when that is not enough for a figure.
 func (r *ReplicaLag) lag(at time.Time, flushed pg.LSN, standby replica) (lag time.Duration, unknown string, err error) {
 	if standby.Replayed == nil {
 		return 0, standby.label() + " has not reported a position yet", nil
@@ -181,9 +181,6 @@ func (r *ReplicaLag) lag(at time.Time, flushed pg.LSN, standby replica) (lag tim
 	replayed, err := pg.ParseLSN(*standby.Replayed)
 	if err != nil {
 		return 0, "", fmt.Errorf("reading the position of %s: %w", standby.label(), err)
-	}
-	if replayed >= flushed {
-		return 0, "", nil // whatever the last figure was
 	}
 	least, most, known := r.history.bounds(at, replayed)
 	switch {

@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -133,34 +134,45 @@ func setLimit(t *testing.T, l *live, limit time.Duration) {
 	}
 }
 
-// What counts as a replica, and what its reports mean.
-func TestReplicaKinds(t *testing.T) {
+// lagSource is the source alone, in a session of the given user.
+func lagSource(t *testing.T, dsn, user string) *ReplicaLag {
+	t.Helper()
+	source := newReplicaLag(newSession(open(t, as(t, dsn, user))), time.Hour, func(string) {})
+	t.Cleanup(func() { _ = source.session.close(context.Background()) })
+	return source
+}
+
+// says is a check's reason or error.
+func says(t *testing.T, source Source) string {
+	t.Helper()
+	reason, err := source.Check(t.Context())
+	if err != nil {
+		return err.Error()
+	}
+	return reason
+}
+
+func eventuallySays(t *testing.T, source Source, want string) {
+	t.Helper()
+	eventually(t, fmt.Sprintf("it says %q", want), func() bool { return says(t, source) == want })
+}
+
+func flushed(t *testing.T, conn *pgx.Conn) pg.LSN {
+	t.Helper()
+	lsn, err := flushPosition(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return lsn
+}
+
+// Logical walsenders do not count, and need no rights: ours before it streams,
+// when only its name tells, and any that streams. Nothing is ever reported.
+func TestLogicalWalsendersAreNoReplicas(t *testing.T) {
 	t.Parallel()
-	server := pgtest.NewServer(t, pgserver.Options{})
-	dsn := server.DSN("postgres")
+	dsn := pgtest.NewServer(t, pgserver.Options{}).DSN("postgres")
 	conn := connect(t, dsn)
 	exec(t, conn, "CREATE ROLE weak LOGIN")
-	strong := newReplicaLag(newSession(open(t, dsn)), time.Hour, func(string) {})
-	weak := newReplicaLag(newSession(open(t, as(t, dsn, "weak"))), time.Hour, func(string) {})
-	t.Cleanup(func() {
-		_ = strong.session.close(context.Background())
-		_ = weak.session.close(context.Background())
-	})
-	check := func(source *ReplicaLag) string {
-		reason, err := source.Check(t.Context())
-		if err != nil {
-			return err.Error()
-		}
-		return reason
-	}
-	is := func(source *ReplicaLag, want string) {
-		t.Helper()
-		eventually(t, fmt.Sprintf("it says %q", want), func() bool { return check(source) == want })
-	}
-	is(strong, "")
-	is(weak, "")
-
-	// Ours: before it streams, when only its name tells, and then; nothing is ever reported.
 	exec(t, conn, "CREATE PUBLICATION p")
 	exec(t, conn, "SELECT pg_create_logical_replication_slot('s', 'pgoutput')")
 	idle, err := open(t, dsn).ConnectReplication(t.Context(), "stream")
@@ -172,38 +184,38 @@ func TestReplicaKinds(t *testing.T) {
 	if n := scalar[int](t, conn, "SELECT count(*) FROM pg_stat_replication"); n != 2 {
 		t.Fatalf("%d walsenders, want 2", n)
 	}
-	for _, source := range []*ReplicaLag{strong, weak} {
-		if got := check(source); got != "" {
-			t.Errorf("of logical walsenders it says %q", got)
+	for _, user := range []string{"postgres", "weak"} {
+		if got := says(t, lagSource(t, dsn, user)); got != "" {
+			t.Errorf("to %s it says %q", user, got)
 		}
 	}
+}
 
-	position := func() pg.LSN {
-		t.Helper()
-		lsn, err := pg.ParseLSN(scalar[string](t, conn, "SELECT pg_current_wal_flush_lsn()::text"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		return lsn
-	}
-	begin := position()
+// What a physical receiver's reports mean.
+func TestPhysicalReceivers(t *testing.T) {
+	t.Parallel()
+	dsn := pgtest.NewServer(t, pgserver.Options{}).DSN("postgres")
+	conn := connect(t, dsn)
+	exec(t, conn, "CREATE ROLE weak LOGIN")
+	strong, weak := lagSource(t, dsn, "postgres"), lagSource(t, dsn, "weak")
+	begin := flushed(t, conn)
 	physical := stream(t, dsn, "standby1", "true", fmt.Sprintf("START_REPLICATION PHYSICAL %s", begin))
-	is(strong, "replica standby1 has not reported a position yet")
-	_, err = weak.Check(t.Context())
+	eventuallySays(t, strong, "replica standby1 has not reported a position yet")
+	_, err := weak.Check(t.Context())
 	var rights *RightsError
 	if !errors.As(err, &rights) || *rights != (RightsError{Hidden: "the lag of replica standby1", Role: "weak"}) {
 		t.Errorf("without rights: %v", err)
 	}
 	physical.report(t, begin, 0) // it writes, and does not replay
-	is(strong, "")
+	eventuallySays(t, strong, "")
 
 	exec(t, conn, "CREATE TABLE orders ()")
-	end := position()
+	end := flushed(t, conn)
 	eventually(t, "all is sent", func() bool {
-		return scalar[bool](t, conn, "SELECT sent_lsn >= $1::text::pg_lsn FROM pg_stat_replication WHERE application_name = 'standby1'", end.String())
+		return scalar[bool](t, conn, "SELECT sent_lsn >= $1::text::pg_lsn FROM pg_stat_replication", end.String())
 	})
 	physical.report(t, end, begin) // it replays, and is late
-	const figure = "SELECT coalesce(extract(epoch FROM replay_lag) * 1000000, 0)::bigint FROM pg_stat_replication WHERE application_name = 'standby1'"
+	const figure = "SELECT coalesce(extract(epoch FROM replay_lag) * 1000000, 0)::bigint FROM pg_stat_replication"
 	eventually(t, "the server has a figure", func() bool { return scalar[int64](t, conn, figure) > 0 })
 	found, err := replicas(t.Context(), conn)
 	if err != nil || len(found) != 1 || found[0].LagUS == nil || *found[0].LagUS != scalar[int64](t, conn, figure) ||
@@ -213,11 +225,12 @@ func TestReplicaKinds(t *testing.T) {
 	if err := strong.SetLimit(time.Nanosecond); err != nil {
 		t.Fatal(err)
 	}
-	if got := check(strong); !strings.HasPrefix(got, "replica standby1 lags ") {
+	if got := says(t, strong); !strings.HasPrefix(got, "replica standby1 lags ") {
 		t.Errorf("of a late standby it says %q", got)
 	}
-	physical.report(t, position()+1<<20, position()+1<<20) // all there is, whatever the server writes meanwhile
-	is(strong, "")
+	all := flushed(t, conn) + 1<<20 // whatever the server writes meanwhile
+	physical.report(t, all, all)
+	eventuallySays(t, strong, "")
 	exec(t, conn, "GRANT pg_read_all_stats TO weak")
-	is(weak, "")
+	eventuallySays(t, weak, "")
 }

@@ -201,12 +201,8 @@ func TestActiveSessions(t *testing.T) {
 	t.Cleanup(func() { _ = source.session.close(context.Background()) })
 	check := func(source *ActiveSessions, want string) {
 		t.Helper()
-		reason, err := source.Check(t.Context())
-		if err != nil {
-			reason = err.Error()
-		}
-		if reason != want {
-			t.Errorf("got %q, want %q", reason, want)
+		if got := says(t, source); got != want {
+			t.Errorf("got %q, want %q", got, want)
 		}
 	}
 	busy := func(name string) {

@@ -80,8 +80,9 @@ func New(db *pg.Database, config Config, more ...Source) (*Throttle, error) {
 
 // Wait counts rows that the caller has written since its last Wait, and blocks
 // until no enabled source says to wait, all of them have been measured, and the
-// pace allows more. It returns at once where nothing is enabled. The error is
-// ctx's, or ErrStopped when Run has ended.
+// pace allows more. It returns at once where nothing is enabled; where something
+// is, it blocks until Run has begun. The error is ctx's, or ErrStopped when Run
+// has ended.
 func (t *Throttle) Wait(ctx context.Context, rows int) error {
 	t.Sources.Rate.charge(rows)
 	for {

@@ -6,12 +6,12 @@ SELECT pg_catalog.jsonb_build_object(
   'name', c.relname,
   'owner', pg_catalog.pg_get_userbyid(c.relowner),
   'comment', pg_catalog.obj_description(c.oid, 'pg_class'),
-  'grants', (SELECT coalesce(pg_catalog.jsonb_agg(g ORDER BY g::text), '[]') FROM (
+  'grants', (SELECT coalesce(pg_catalog.jsonb_agg(g ORDER BY n), '[]') FROM (
       SELECT pg_catalog.jsonb_build_object(
         'grantor', pg_catalog.pg_get_userbyid(x.grantor),
         'grantee', CASE WHEN x.grantee = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
-        'privilege', x.privilege_type, 'grantable', x.is_grantable) AS g
-      FROM pg_catalog.aclexplode(coalesce(c.relacl, pg_catalog.acldefault('r', c.relowner))) x) s),
+        'privilege', x.privilege_type, 'grantable', x.is_grantable) AS g, x.n
+      FROM pg_catalog.aclexplode(coalesce(c.relacl, pg_catalog.acldefault('r', c.relowner))) WITH ORDINALITY AS x(grantor, grantee, privilege_type, is_grantable, n)) s),
   'storage', pg_catalog.jsonb_build_object(
     'kind', c.relkind, 'persistence', c.relpersistence,
     'access_method', coalesce((SELECT amname FROM pg_catalog.pg_am WHERE oid = c.relam), ''),
@@ -39,12 +39,12 @@ SELECT pg_catalog.jsonb_build_object(
         'statistics', coalesce(a.attstattarget::int, -1),
         'options', coalesce(pg_catalog.to_jsonb(a.attoptions), '[]'),
         'comment', pg_catalog.col_description(c.oid, a.attnum)),
-      'grants', (SELECT coalesce(pg_catalog.jsonb_agg(g ORDER BY g::text), '[]') FROM (
+      'grants', (SELECT coalesce(pg_catalog.jsonb_agg(g ORDER BY n), '[]') FROM (
           SELECT pg_catalog.jsonb_build_object(
             'grantor', pg_catalog.pg_get_userbyid(x.grantor),
             'grantee', CASE WHEN x.grantee = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
-            'privilege', x.privilege_type, 'grantable', x.is_grantable) AS g
-          FROM pg_catalog.aclexplode(a.attacl) x) s)
+            'privilege', x.privilege_type, 'grantable', x.is_grantable) AS g, x.n
+          FROM pg_catalog.aclexplode(a.attacl) WITH ORDINALITY AS x(grantor, grantee, privilege_type, is_grantable, n)) s)
       ) ORDER BY a.attnum), '[]')
     FROM pg_catalog.pg_attribute a
     LEFT JOIN pg_catalog.pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -96,12 +96,12 @@ SELECT pg_catalog.jsonb_build_object(
       'type', pg_catalog.format_type(q.seqtypid, NULL), 'start', q.seqstart, 'increment', q.seqincrement,
       'max', q.seqmax, 'min', q.seqmin, 'cache', q.seqcache, 'cycle', q.seqcycle,
       'comment', pg_catalog.obj_description(qc.oid, 'pg_class'),
-      'grants', (SELECT coalesce(pg_catalog.jsonb_agg(g ORDER BY g::text), '[]') FROM (
+      'grants', (SELECT coalesce(pg_catalog.jsonb_agg(g ORDER BY n), '[]') FROM (
           SELECT pg_catalog.jsonb_build_object(
             'grantor', pg_catalog.pg_get_userbyid(x.grantor),
             'grantee', CASE WHEN x.grantee = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
-            'privilege', x.privilege_type, 'grantable', x.is_grantable) AS g
-          FROM pg_catalog.aclexplode(coalesce(qc.relacl, pg_catalog.acldefault('s', qc.relowner))) x) s)
+            'privilege', x.privilege_type, 'grantable', x.is_grantable) AS g, x.n
+          FROM pg_catalog.aclexplode(coalesce(qc.relacl, pg_catalog.acldefault('s', qc.relowner))) WITH ORDINALITY AS x(grantor, grantee, privilege_type, is_grantable, n)) s)
       ) ORDER BY qn.nspname, qc.relname), '[]')
     FROM pg_catalog.pg_depend d
     JOIN pg_catalog.pg_class qc ON qc.oid = d.objid AND qc.relkind = 'S'

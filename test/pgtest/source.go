@@ -1,0 +1,126 @@
+package pgtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgshadow/pgshadow/test/pgserver"
+)
+
+const (
+	dsnEnv       = "PGSHADOW_TEST_DSN"
+	imageEnv     = "PGSHADOW_TEST_IMAGE"
+	defaultImage = "postgres:15"
+)
+
+// source is a server to create databases on.
+type source struct {
+	adminDSN string
+	server   *pgserver.Server // nil: not started by pgserver
+	pgDump   dumper
+}
+
+// dumper runs pg_dump with the arguments and returns what it prints.
+type dumper func(ctx context.Context, args ...string) (string, error)
+
+// surroundings are what decides on the source.
+type surroundings struct {
+	dsn, image string
+	start      func(context.Context) (*pgserver.Server, error)
+	contain    func(ctx context.Context, image string) (*source, error)
+}
+
+func environment() surroundings {
+	image := os.Getenv(imageEnv)
+	if image == "" {
+		image = defaultImage
+	}
+	return surroundings{
+		dsn:   os.Getenv(dsnEnv),
+		image: image,
+		start: func(ctx context.Context) (*pgserver.Server, error) {
+			return pgserver.Start(ctx, pgserver.Options{})
+		},
+		contain: startContainer,
+	}
+}
+
+// openSource takes the server named by the environment, else one from installed programs, else one in a container.
+func openSource(ctx context.Context, env surroundings) (*source, error) {
+	if env.dsn != "" {
+		return &source{adminDSN: env.dsn, pgDump: installedDump("")}, nil
+	}
+	server, notInstalled := env.start(ctx)
+	if notInstalled == nil {
+		return serverSource(server), nil
+	}
+	var missing *pgserver.NotFoundError
+	if !errors.As(notInstalled, &missing) { // it is there and does not work: say that
+		return nil, notInstalled
+	}
+	contained, noDocker := env.contain(ctx, env.image)
+	if noDocker != nil {
+		return nil, fmt.Errorf("getting a PostgreSQL server to test with: %w", errors.Join(notInstalled, noDocker))
+	}
+	return contained, nil
+}
+
+func serverSource(server *pgserver.Server) *source {
+	return &source{adminDSN: server.DSN("postgres"), server: server, pgDump: installedDump(server.BinDir())}
+}
+
+// dsn is the source's DSN with another database.
+func (s *source) dsn(database string) (string, error) {
+	if !strings.HasPrefix(s.adminDSN, "postgres://") && !strings.HasPrefix(s.adminDSN, "postgresql://") {
+		return s.adminDSN + " dbname=" + database, nil // keyword=value: the last one counts
+	}
+	parsed, err := url.Parse(s.adminDSN)
+	if err != nil {
+		return "", fmt.Errorf("reading the URL in %s: %w", dsnEnv, err)
+	}
+	parsed.Path = "/" + database
+	query := parsed.Query()
+	query.Del("dbname")
+	parsed.RawQuery = query.Encode()
+	return parsed.String(), nil
+}
+
+// administer runs a statement in a session that never waits for a synchronous standby.
+func (s *source) administer(ctx context.Context, sql string) error {
+	return session(ctx, s.adminDSN, func(ctx context.Context, conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, "SET synchronous_commit = local"); err != nil {
+			return err
+		}
+		_, err := conn.Exec(ctx, sql)
+		return err
+	})
+}
+
+// installedDump runs the pg_dump beside the server's programs, else the one in PATH.
+func installedDump(binDir string) dumper {
+	return func(ctx context.Context, args ...string) (string, error) {
+		program := filepath.Join(binDir, "pg_dump")
+		if _, err := os.Stat(program); binDir == "" || err != nil {
+			program = "pg_dump"
+		}
+		var complaint strings.Builder
+		cmd := exec.CommandContext(ctx, program, args...)
+		cmd.Stderr = &complaint
+		output, err := cmd.Output()
+		if errors.Is(err, exec.ErrNotFound) {
+			return "", fmt.Errorf("running pg_dump: %w; remedy: install it (apt-get install postgresql-client)", err)
+		}
+		if err != nil {
+			return "", fmt.Errorf("running pg_dump: %w: %s", err, complaint.String())
+		}
+		return string(output), nil
+	}
+}
