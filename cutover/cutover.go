@@ -220,8 +220,11 @@ func (c *Cutover) once(ctx context.Context, conn *pgx.Conn) (Report, error) {
 	if err := c.replay.Pause(ctx); err != nil {
 		return Report{}, err
 	}
-	defer c.replay.Resume()
-	return c.swap(ctx, conn)
+	report, err := c.swap(ctx, conn)
+	if err != nil && !errors.Is(err, ErrUnknown) {
+		c.replay.Resume() // only while the shadow is certainly still the shadow
+	}
+	return report, err
 }
 
 // prepare brings the dirty set down and checks what can be checked unlocked.

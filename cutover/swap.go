@@ -52,7 +52,6 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 func (c *Cutover) takeLock(ctx context.Context, tx pgx.Tx) error {
 	settings := []string{
 		"SET LOCAL lock_timeout = " + pg.Milliseconds(c.config.LockTimeout),
-		"SET LOCAL synchronous_commit = local", // a standby that is away must not hold the lock
 		"SET LOCAL ROLE " + pg.Ident(c.plan.Owner),
 	}
 	for _, sql := range settings {

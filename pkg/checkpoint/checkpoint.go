@@ -140,19 +140,15 @@ func (s *Store) SetPhase(ctx context.Context, conn *pgx.Conn, phase string, owne
 	return nil
 }
 
-// Touch records that the run is alive, in a commit that is durable on this
-// server when it returns. Every commit before it is durable then too.
+// Touch records that the run is alive. The session commits with at least
+// synchronous_commit=local, so when it returns this commit is durable on the
+// server, and every commit before it too.
 func (s *Store) Touch(ctx context.Context, conn *pgx.Conn, applied pg.LSN) error {
-	return pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL synchronous_commit = local"); err != nil {
-			return fmt.Errorf("making the checkpoint durable: %w", err)
-		}
-		_, err := tx.Exec(ctx, "UPDATE pgshadow.run SET applied = $2, updated_at = pg_catalog.now() WHERE run_id = $1", s.runID, applied.String())
-		if err != nil {
-			return fmt.Errorf("writing the checkpoint of run %s: %w", s.runID, err)
-		}
-		return nil
-	})
+	_, err := conn.Exec(ctx, "UPDATE pgshadow.run SET applied = $2, updated_at = pg_catalog.now() WHERE run_id = $1", s.runID, applied.String())
+	if err != nil {
+		return fmt.Errorf("writing the checkpoint of run %s: %w", s.runID, err)
+	}
+	return nil
 }
 
 // End closes the run.

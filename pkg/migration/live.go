@@ -94,17 +94,17 @@ func (m *Migration) open(ctx context.Context) (*live, error) {
 	l := &live{Set: replay.NewSet(m.config.Copy.DirtyMemory)}
 	l.chunks.Store(copier.NewChunks(done))
 
-	messages, err := m.db.With(map[string]string{"synchronous_commit": "local"}).Connect(ctx, m.run.names.RunID+" fence")
-	if err != nil {
-		return nil, err
-	}
-	l.stream, err = replication.Open(ctx, m.db, messages, m.streamConfig(slot.Confirmed), l.Set)
-	if err != nil {
-		return nil, errors.Join(err, pg.Close(ctx, messages))
-	}
 	conn, err := m.asOwner(ctx, "replay")
 	if err != nil {
 		return nil, err
+	}
+	messages, err := m.db.Connect(ctx, m.run.names.RunID+" fence")
+	if err != nil {
+		return nil, errors.Join(err, pg.Close(ctx, conn))
+	}
+	l.stream, err = replication.Open(ctx, m.db, messages, m.streamConfig(slot.Confirmed), l.Set)
+	if err != nil {
+		return nil, errors.Join(err, pg.Close(ctx, messages), pg.Close(ctx, conn))
 	}
 	l.Replayer = replay.New(m.run.plan, l.Set, conn, l, l.stream)
 	return l, nil

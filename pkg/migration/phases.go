@@ -2,7 +2,6 @@ package migration
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"time"
 
@@ -14,7 +13,6 @@ import (
 	"github.com/pgshadow/pgshadow/pkg/keyset"
 	"github.com/pgshadow/pgshadow/pkg/pg"
 	"github.com/pgshadow/pgshadow/pkg/schema"
-	"github.com/pgshadow/pgshadow/pkg/shadow"
 	"github.com/pgshadow/pgshadow/pkg/verify"
 	"github.com/pgshadow/pgshadow/replication/replay"
 )
@@ -45,125 +43,6 @@ func (m *Migration) copy(ctx context.Context, l *live) error {
 		}
 	})
 	return group.Wait()
-}
-
-// index builds the secondary indexes and constraints side by side, then the
-// marks, and has the planner's statistics and the visibility map made.
-func (m *Migration) index(ctx context.Context, l *live) error {
-	todo, err := m.missingBuilds(ctx)
-	if err != nil {
-		return err
-	}
-	for len(todo) > 0 {
-		wave := todo[:min(len(todo), m.config.Copy.IndexWorkers)]
-		todo = todo[len(wave):]
-		if err := m.buildWave(ctx, l, wave); err != nil {
-			return err
-		}
-		if err := l.Drain(ctx); err != nil {
-			return err
-		}
-	}
-	return m.finishShadow(ctx)
-}
-
-// missingBuilds leaves out what an earlier process of the run has built.
-func (m *Migration) missingBuilds(ctx context.Context) ([]shadow.IndexBuild, error) {
-	oid, err := schema.Resolve(ctx, m.control, m.run.names.ShadowSchema(), m.run.names.Table)
-	if err != nil {
-		return nil, fmt.Errorf("finding the shadow table: %w", err)
-	}
-	facts, err := schema.Load(ctx, m.control, oid)
-	if err != nil {
-		return nil, err
-	}
-	there := map[string]bool{}
-	for _, index := range facts.Indexes {
-		there[index.Name] = index.Usable
-	}
-	var todo []shadow.IndexBuild
-	for _, build := range m.run.plan.Builds {
-		if !there[build.Name] {
-			todo = append(todo, build)
-		}
-	}
-	return todo, nil
-}
-
-// buildWave builds some indexes at once. CREATE INDEX keeps writers off the
-// shadow, so replay rests meanwhile; the stream goes on being read.
-func (m *Migration) buildWave(ctx context.Context, l *live, wave []shadow.IndexBuild) error {
-	if err := l.Pause(ctx); err != nil {
-		return err
-	}
-	defer l.Resume()
-	conflicts := make([]bool, len(wave))
-	group, groupCtx := errgroup.WithContext(ctx)
-	for i, build := range wave {
-		group.Go(func() error {
-			err := m.buildIndex(groupCtx, build)
-			conflicts[i] = pg.IsUniqueConflict(err)
-			if conflicts[i] {
-				return nil
-			}
-			return err
-		})
-	}
-	if err := group.Wait(); err != nil {
-		return err
-	}
-	for i, conflicted := range conflicts {
-		if !conflicted {
-			continue
-		}
-		// The shadow's rows were read at different moments; as of one snapshot
-		// the duplicates may not exist.
-		err := l.Exact(ctx, func(tx pgx.Tx) error { return m.execBuild(ctx, tx, wave[i]) })
-		if err != nil {
-			return fmt.Errorf("building index %q: %w", wave[i].Name, err)
-		}
-	}
-	return nil
-}
-
-func (m *Migration) buildIndex(ctx context.Context, build shadow.IndexBuild) (err error) {
-	conn, err := m.asOwner(ctx, "index "+build.Name)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
-	err = pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error { return m.execBuild(ctx, tx, build) })
-	if err != nil {
-		return fmt.Errorf("building index %q: %w", build.Name, err)
-	}
-	return nil
-}
-
-func (m *Migration) execBuild(ctx context.Context, tx pgx.Tx, build shadow.IndexBuild) error {
-	for _, statement := range build.Statements {
-		if err := pg.ExecAs(ctx, tx, statement.Role, statement.Settings, statement.SQL); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// finishShadow sets the marks on the indexes, gathers statistics and sets the
-// visibility map, so that the new table does not start slow.
-func (m *Migration) finishShadow(ctx context.Context) (err error) {
-	conn, err := m.asOwner(ctx, "analyze")
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
-	err = pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error { return execAll(ctx, tx, m.run.plan.Marks) })
-	if err != nil {
-		return err
-	}
-	if _, err := conn.Exec(ctx, "VACUUM (ANALYZE) "+m.run.names.Shadow()); err != nil {
-		return fmt.Errorf("vacuuming and analyzing the shadow: %w", err)
-	}
-	return nil
 }
 
 // catchUp replays until everything that was committed before it began is in the

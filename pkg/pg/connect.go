@@ -109,6 +109,7 @@ func sessionSettings(purpose string) map[string]string {
 		"default_transaction_isolation":       "read committed",
 		"default_transaction_read_only":       "off",
 		"row_security":                        "off",
+		"synchronous_commit":                  "local", // a standby that is away must not stop a run
 		"standard_conforming_strings":         "on",
 		"extra_float_digits":                  "1",
 		"jit":                                 "off",

@@ -3,7 +3,6 @@ package shadow
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/pgshadow/pgshadow/pkg/pg"
@@ -43,7 +42,8 @@ func Create(original *schema.Table, names Names) []Statement {
 	}
 	b.checks(original)
 	for _, index := range original.Indexes {
-		b.index(original, index)
+		build := newIndexBuild(original, index, b.owner, b.table)
+		b.statements = append(append(b.statements, build.Create...), build.Attach...)
 	}
 	for _, statistic := range original.Statistics {
 		b.statistic(names.ShadowSchema(), statistic)
@@ -139,78 +139,6 @@ func (b *builder) lateCheck(constraint schema.Constraint) {
 	b.add("a check that is not validated", "ALTER TABLE %s ADD CONSTRAINT %s %s", b.table, pg.Ident(constraint.Name), constraint.Definition)
 	if constraint.Comment != nil {
 		b.add("constraint comment", "COMMENT ON CONSTRAINT %s ON %s IS %s", pg.Ident(constraint.Name), b.table, pg.Literal(*constraint.Comment))
-	}
-}
-
-// index builds one index with its constraint, comments and per-column targets.
-func (b *builder) index(table *schema.Table, index schema.Index) {
-	constraint, backs := table.ConstraintOf(index)
-	settings := map[string]string{"default_tablespace": index.Details.Tablespace}
-	name := pg.Ident(index.Name)
-	schemaName, _ := splitQualified(b.table)
-	qualified := schemaName + "." + name
-	unique := ""
-	if index.Unique {
-		unique = "UNIQUE "
-	}
-	switch {
-	case backs && (constraint.Type == "x" || index.Method != "btree"):
-		b.addWith(settings, "constraint "+constraint.Name, "ALTER TABLE %s ADD CONSTRAINT %s %s", b.table, pg.Ident(constraint.Name), constraint.Definition)
-		if len(index.Details.Options) > 0 {
-			b.add("index options", "ALTER INDEX %s SET (%s)", qualified, options(index.Details.Options))
-		}
-	default:
-		b.addWith(settings, "index "+index.Name, "CREATE %sINDEX %s ON %s %s", unique, name, b.table, index.Definition)
-		if backs {
-			b.add("constraint "+constraint.Name, "ALTER TABLE %s ADD CONSTRAINT %s %s USING INDEX %s%s",
-				b.table, pg.Ident(constraint.Name), constraintKind(constraint), name, deferral(constraint))
-		}
-	}
-	for _, column := range sortedKeys(index.Details.Statistics) {
-		b.add("statistics target of an index expression", "ALTER INDEX %s ALTER COLUMN %s SET STATISTICS %d", qualified, column, index.Details.Statistics[column])
-	}
-	if index.Details.Comment != nil {
-		b.add("index comment", "COMMENT ON INDEX %s IS %s", qualified, pg.Literal(*index.Details.Comment))
-	}
-	if backs && constraint.Comment != nil {
-		b.add("constraint comment", "COMMENT ON CONSTRAINT %s ON %s IS %s", pg.Ident(constraint.Name), b.table, pg.Literal(*constraint.Comment))
-	}
-}
-
-func options(stored []string) string {
-	rendered := make([]string, len(stored))
-	for i, option := range stored {
-		rendered[i] = reloption("", option)
-	}
-	return strings.Join(rendered, ", ")
-}
-
-func sortedKeys(m map[string]int) []string {
-	keys := make([]string, 0, len(m))
-	for key := range m {
-		if _, err := strconv.Atoi(key); err == nil {
-			keys = append(keys, key)
-		}
-	}
-	slices.Sort(keys)
-	return keys
-}
-
-func constraintKind(constraint schema.Constraint) string {
-	if constraint.Type == "p" {
-		return "PRIMARY KEY"
-	}
-	return "UNIQUE"
-}
-
-func deferral(constraint schema.Constraint) string {
-	switch {
-	case constraint.Deferred:
-		return " DEFERRABLE INITIALLY DEFERRED"
-	case constraint.Deferrable:
-		return " DEFERRABLE"
-	default:
-		return ""
 	}
 }
 

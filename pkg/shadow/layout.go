@@ -18,7 +18,7 @@ func (p *Plan) layOut(in Inputs, m mapping) {
 		if hasKey && index.OID == kept.OID {
 			continue
 		}
-		p.Builds = append(p.Builds, p.indexBuild(m.shadow, index))
+		p.Builds = append(p.Builds, newIndexBuild(m.shadow, index, p.Owner, in.Names.Shadow()))
 		if constraint, backs := m.shadow.ConstraintOf(index); backs {
 			strip.add("built after the copy", "ALTER TABLE %s DROP CONSTRAINT %s", strip.table, pg.Ident(constraint.Name))
 		} else {
@@ -67,15 +67,6 @@ func (p *Plan) shadowKeyNames() string {
 		names[i] = key.Name
 	}
 	return pg.Idents(names)
-}
-
-func (p *Plan) indexBuild(table *schema.Table, index schema.Index) IndexBuild {
-	b := &builder{owner: p.Owner, table: p.Names.Shadow()}
-	b.index(table, index)
-	for i := range b.statements {
-		b.statements[i].Lock = "SHARE on " + b.table
-	}
-	return IndexBuild{Name: index.Name, Unique: index.Unique, Statements: b.statements}
 }
 
 func notValid(table *schema.Table) []schema.Constraint {

@@ -70,13 +70,6 @@ func (p *Plan) ShadowKeyColumns() keyset.Columns {
 	return columns
 }
 
-// IndexBuild is one index with its constraint and comments.
-type IndexBuild struct {
-	Name       string      `json:"name"`
-	Unique     bool        `json:"unique"`
-	Statements []Statement `json:"statements"`
-}
-
 // Inputs are what a Plan is made of. Shadow are the facts of the shadow as the
 // user's ALTERs left it.
 type Inputs struct {

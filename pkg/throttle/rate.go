@@ -40,9 +40,7 @@ func (r *Rate) charge(rows int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.fill()
-	if r.limit > 0 {
-		r.rows -= float64(rows)
-	}
+	r.rows -= float64(rows)
 }
 
 // delay is the time until nothing is owed, and a channel that is closed when

@@ -240,6 +240,17 @@ func TestPause(t *testing.T) {
 	})
 }
 
+// An answer that crosses a Clear must not say go to the Set after it.
+func TestPauseNeverSaysGo(t *testing.T) {
+	t.Parallel()
+	pause := newPause()
+	pause.Set("night shift")
+	pause.Clear()
+	if reason, err := pause.Check(t.Context()); reason == "" && err == nil || pause.Enabled() {
+		t.Errorf("says %q (%v), enabled %t", reason, err, pause.Enabled())
+	}
+}
+
 func TestWithoutSources(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		throttle, err := New(open(t, ""), Config{})
@@ -271,7 +282,14 @@ func TestStopped(t *testing.T) {
 		r.wait(t.Context(), 0).mustReturn(t, 0, ErrStopped)
 		source.set(func(f *fake) { f.hang = make(chan struct{}) })
 		r.start(t)
-		w = r.wait(t.Context(), 0) // what was measured before the stop does not count
+		w = r.wait(t.Context(), 0)
+		w.mustBlock(t)
+		close(source.hang)
+		w.mustReturn(t, 0, nil)
+		r.end(t)
+		source.set(func(f *fake) { f.hang = make(chan struct{}) })
+		r.start(t)
+		w = r.wait(t.Context(), 0) // that it was measured before the stop does not count
 		w.mustBlock(t)
 		close(source.hang)
 		w.mustReturn(t, 0, nil)

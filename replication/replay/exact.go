@@ -15,10 +15,14 @@ import (
 // fenceLimit bounds how long a snapshot is held while a fence is awaited.
 const fenceLimit = 30 * time.Second
 
+// ErrFenceLate says that the stream was too far behind to hold a snapshot until a
+// fence passed: Drain, and try again.
+var ErrFenceLate = errors.New("the stream is too far behind for an exact replay")
+
 // Exact brings the shadow to what one snapshot of the original holds, runs work
 // in the same transaction, and commits. It is for what must not be fooled by rows
 // that were read at different moments: building a unique index. The Replayer must
-// be paused.
+// be paused, and caught up: ErrFenceLate says that it was not.
 func (r *Replayer) Exact(ctx context.Context, work func(tx pgx.Tx) error) error {
 	return r.exact(ctx, work)
 }
@@ -38,6 +42,9 @@ func (r *Replayer) exact(ctx context.Context, work func(tx pgx.Tx) error) error 
 		waiting, cancel := context.WithTimeout(ctx, fenceLimit)
 		defer cancel()
 		if _, err := r.fencer.Fence(waiting); err != nil {
+			if waiting.Err() != nil && ctx.Err() == nil {
+				return ErrFenceLate
+			}
 			return err
 		}
 		if r.set.Truncated() != nil {

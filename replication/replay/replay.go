@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -56,7 +57,8 @@ type Replayer struct {
 
 	gate       chan struct{} // one token: who holds it may replay
 	progress   chan struct{} // a token after every step
-	conflicted bool          // a batch conflicted; the next step replays exactly
+	conflicted bool          // a batch conflicted: when caughtUp says so, all is replayed exactly
+	caughtUp   chan error    // of a fence emitted after the conflict; nil when none is on its way
 	replayed   atomic.Uint64
 	invisible  atomic.Int64 // keys that wait for their transaction to become visible
 }
@@ -77,8 +79,10 @@ func (r *Replayer) Replayed() uint64 { return r.replayed.Load() }
 // snapshot sees yet, as when a synchronous standby is away (INV-1).
 func (r *Replayer) Invisible() int64 { return r.invisible.Load() }
 
-// Run replays until ctx ends, which is no error, or something fails.
-func (r *Replayer) Run(ctx context.Context) error {
+// Run replays until ctx ends, which is no error, or something fails. It closes
+// the session.
+func (r *Replayer) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, pg.Close(ctx, r.conn)) }()
 	for {
 		if err := r.Pause(ctx); err != nil {
 			return nil //nolint:nilerr // the context has ended: a clean stop
@@ -143,8 +147,9 @@ func (r *Replayer) step(ctx context.Context) (worked bool, err error) {
 		return false, nil // the shadow is about to be emptied
 	}
 	if r.conflicted {
-		r.conflicted = false
-		return true, r.exact(ctx, nil)
+		if resolved, err := r.resolve(ctx); resolved || err != nil {
+			return resolved, err
+		}
 	}
 	batch := r.set.take(batchKeys)
 	if len(batch) == 0 {
@@ -162,6 +167,35 @@ func (r *Replayer) step(ctx context.Context) (worked bool, err error) {
 	r.set.done(finished)
 	r.set.giveBack(batch)
 	return len(finished) > 0, nil
+}
+
+// resolve answers a conflict: once the stream has caught up with the moment of
+// the conflict, everything is replayed as one snapshot has it. Until then other
+// keys are replayed on, so that the stream is not held up.
+func (r *Replayer) resolve(ctx context.Context) (resolved bool, err error) {
+	if r.caughtUp == nil {
+		caughtUp := make(chan error, 1)
+		r.caughtUp = caughtUp
+		go func() {
+			_, err := r.fencer.Fence(ctx)
+			caughtUp <- err
+		}()
+	}
+	select {
+	case err := <-r.caughtUp:
+		r.caughtUp = nil
+		if err != nil {
+			return false, err
+		}
+	default:
+		return false, nil
+	}
+	err = r.exact(ctx, nil)
+	if errors.Is(err, ErrFenceLate) {
+		return false, nil
+	}
+	r.conflicted = err != nil
+	return true, err
 }
 
 // batch replays what of a batch can be replayed, and returns the keys that are
@@ -195,7 +229,7 @@ func (r *Replayer) tryBatch(ctx context.Context, batch []taken, write func(conte
 		if err != nil {
 			return err
 		}
-		finished = append(below, above...)
+		finished = slices.Concat(below, above)
 		if len(below) == 0 {
 			return nil
 		}

@@ -156,11 +156,31 @@ func requireClean(t *testing.T, db *pgtest.DB, report migration.Report) {
 	if n := pgtest.Scalar[int](t, db, "SELECT count(*) FROM pg_publication"); n != 0 {
 		t.Errorf("%d publications are left", n)
 	}
-	if n := pgtest.Scalar[int](t, db, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pgshadow%'"); n != 0 {
-		t.Errorf("%d sessions are left", n)
-	}
+	requireNoSessions(t, db)
 	schemas := pgtest.Scalar[string](t, db, "SELECT string_agg(nspname, ' ' ORDER BY nspname) FROM pg_namespace WHERE nspname LIKE 'pgshadow%'")
 	if want := "pgshadow pgshadow_" + report.RunID + "_retired"; schemas != want {
 		t.Errorf("schemas left: %s, want %s", schemas, want)
+	}
+}
+
+// requireNoSessions fails unless every session of pgshadow is gone, or goes now:
+// a backend ends a moment after its client has.
+func requireNoSessions(t *testing.T, db *pgtest.DB) {
+	t.Helper()
+	const query = "SELECT coalesce(string_agg(application_name, ', '), '') FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pgshadow%'"
+	deadline := time.After(10 * time.Second)
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		left := pgtest.Scalar[string](t, db, query)
+		if left == "" {
+			return
+		}
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Errorf("sessions are left: %s", left)
+			return
+		}
 	}
 }
