@@ -1,0 +1,36 @@
+GO ?= go
+TESTFLAGS ?=
+
+# The race detector needs cgo and a C compiler that works.
+RACE = $(shell test "$$($(GO) env CGO_ENABLED)" = 1 && printf '\043include <stdlib.h>\n' \
+	| $$($(GO) env CC) -xc -fsyntax-only - 2>/dev/null && echo -race)
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo test bench lint vet setup clean
+
+help: ## print this list
+	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
+
+build: ## build bin/pgshadow, a static binary
+	CGO_ENABLED=0 $(GO) build -trimpath -o bin/pgshadow ./cmd/pgshadow
+
+demo: setup ## change a table under load, on a throwaway server, and watch
+	$(GO) run ./test/demo
+
+test: setup ## run all tests, on throwaway servers
+	$(GO) test $(RACE) -timeout 40m -p 2 $(TESTFLAGS) ./...
+
+bench: setup ## measure
+	$(GO) run ./test/bench
+
+lint: ## check the house rules of .golangci.yml
+	$(GO) tool -modfile=tools/go.mod golangci-lint run ./...
+
+vet: ## run go vet
+	$(GO) vet ./...
+
+setup: ## see to it that tests and demo find a PostgreSQL server
+	@scripts/setup.sh
+
+clean: ## remove what build made
+	rm -rf bin

@@ -1,0 +1,78 @@
+#!/bin/sh
+# Sees to it that tests and demo find a PostgreSQL server: the one of PGSHADOW_TEST_DSN, else installed server
+# programs (as root with apt-get they are installed), else Docker. Takes no input. No service is left running.
+set -eu
+
+say() { echo "setup: $*"; }
+
+has_programs() { [ -x "$1/initdb" ] && [ -x "$1/postgres" ]; }
+
+# server_programs prints the folder of the installed server programs; pgserver.Find looks in the same places.
+server_programs() {
+	if [ -n "${PGSHADOW_TEST_PGBIN:-}" ]; then
+		has_programs "$PGSHADOW_TEST_PGBIN" || return 1
+		echo "$PGSHADOW_TEST_PGBIN"
+		return
+	fi
+	in_path=$(command -v initdb || :)
+	for dir in "${in_path%/*}" /usr/lib/postgresql/*/bin /usr/pgsql-*/bin \
+		/opt/homebrew/opt/postgresql@*/bin /usr/local/opt/postgresql@*/bin; do
+		if [ -n "$dir" ] && has_programs "$dir"; then
+			echo "$dir"
+			return
+		fi
+	done
+	return 1
+}
+
+# install_with_apt installs the server programs without creating a cluster, and so without starting one.
+install_with_apt() {
+	DEBIAN_FRONTEND=noninteractive
+	export DEBIAN_FRONTEND
+	say "installing PostgreSQL with apt-get"
+	apt-get update -q </dev/null
+	apt-get install -q -y --no-install-recommends postgresql-common </dev/null
+	no_cluster=/etc/postgresql-common/createcluster.d/pgshadow-setup.conf
+	mkdir -p "${no_cluster%/*}"
+	echo "create_main_cluster = false" >"$no_cluster"
+	installed=0
+	apt-get install -q -y --no-install-recommends postgresql </dev/null || installed=$?
+	rm -f "$no_cluster"
+	return "$installed"
+}
+
+if ! command -v go >/dev/null 2>&1; then
+	say "no go in PATH; install Go $(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$(dirname "$0")/../go.mod") or later" >&2
+	exit 1
+fi
+if [ -n "${PGSHADOW_TEST_DSN:-}" ]; then
+	say "using the server of PGSHADOW_TEST_DSN"
+	exit 0
+fi
+if dir=$(server_programs); then
+	say "using the PostgreSQL in $dir"
+	exit 0
+fi
+if [ -n "${PGSHADOW_TEST_PGBIN:-}" ]; then
+	say "PGSHADOW_TEST_PGBIN=$PGSHADOW_TEST_PGBIN holds no initdb and postgres" >&2
+	exit 1
+fi
+if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
+	if install_with_apt && dir=$(server_programs); then
+		say "using the PostgreSQL in $dir"
+		exit 0
+	fi
+	say "apt-get gave no server programs" >&2
+fi
+if command -v docker >/dev/null 2>&1 && docker info >/dev/null 2>&1; then
+	say "no PostgreSQL server programs here; using Docker"
+	exit 0
+fi
+cat >&2 <<'TEXT'
+setup: found neither PostgreSQL server programs (initdb, postgres) nor a Docker that answers. Do one of these:
+  install them             as root: apt-get install postgresql (or your system's package)
+  name their folder        PGSHADOW_TEST_PGBIN=/folder/with/initdb
+  start Docker             and have access to it
+  name a server            PGSHADOW_TEST_DSN=postgres://superuser@host/postgres, with wal_level=logical
+TEXT
+exit 1
