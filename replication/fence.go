@@ -44,15 +44,16 @@ type Fence struct {
 // Emit writes a fence: a transactional message in a session of its own, whose
 // commit flushes the WAL (INV-5).
 func (s *Stream) Emit(ctx context.Context) (*Fence, error) {
+	began := time.Now()
 	name, passed, err := s.fences.emit(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return &Fence{stream: s, name: name, passed: passed, emitted: time.Now()}, nil
+	return &Fence{stream: s, name: name, passed: passed, emitted: began}, nil
 }
 
 // Wait blocks until the fence has passed, and returns how long that took since
-// it was emitted. It fails when ctx ends or the stream breaks.
+// its emission began. It fails when ctx ends or the stream breaks.
 func (f *Fence) Wait(ctx context.Context) (time.Duration, error) {
 	defer f.stream.fences.forget(f.name)
 	select {

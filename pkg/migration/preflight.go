@@ -110,8 +110,25 @@ func (m *Migration) preflight(ctx context.Context) error {
 	throttleConfig := m.config.Throttle
 	throttleConfig.OnChange = func(reason string) { m.config.Observer.Observe(Throttled{Reason: reason}) }
 	throttleConfig.OnNote = func(note string) { m.config.Observer.Observe(Noted{Note: note}) }
-	m.throttle, err = throttle.New(m.db, throttleConfig)
-	return err
+	if m.throttle, err = throttle.New(m.db, throttleConfig); err != nil {
+		return err
+	}
+	return m.probeThrottle(ctx)
+}
+
+// probeThrottle measures every source once: one that cannot be measured would
+// hold the run back for ever.
+func (m *Migration) probeThrottle(ctx context.Context) error {
+	err := m.throttle.Probe(ctx)
+	if err == nil || ctx.Err() != nil || pg.IsConnection(err) {
+		return err
+	}
+	remedy := "correct the throttle flags"
+	var rights *throttle.RightsError
+	if errors.As(err, &rights) {
+		remedy = rights.Remedy()
+	}
+	return &shadow.Refusal{Check: "throttle", Reason: err.Error(), Remedy: remedy}
 }
 
 // refusals gathers every reason to say no, so that a DBA meets them all at once.

@@ -10,10 +10,9 @@ import (
 )
 
 // Run measures every enabled source each interval, and at once when it is changed,
-// until ctx ends, which is no error; then it closes its sessions, and Wait returns
-// ErrStopped. It runs once at a time.
+// until ctx ends, which is no error; then it closes its sessions and forgets what
+// it measured. It runs once at a time, and may run again.
 func (t *Throttle) Run(ctx context.Context) error {
-	t.begin()
 	var sources sync.WaitGroup
 	for _, w := range t.watched {
 		sources.Go(func() { t.watch(ctx, w) })
@@ -122,12 +121,9 @@ func (t *Throttle) announce(ctx context.Context) {
 	}
 }
 
-func (t *Throttle) begin() { t.record(func() { t.stopped = false }) }
-
 // end makes all answers unknown: nobody keeps them fresh.
 func (t *Throttle) end() {
 	t.record(func() {
-		t.stopped = true
 		for _, w := range t.watched {
 			w.measured = false
 		}

@@ -2,7 +2,6 @@ package throttle
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"strings"
 	"sync"
@@ -13,9 +12,6 @@ import (
 
 // checkLimit is how long a measure may take; then the run waits for want of one.
 const checkLimit = 5 * time.Second
-
-// ErrStopped says that Run has ended, so that nobody measures any more.
-var ErrStopped = errors.New("the throttle has stopped")
 
 // Sources are the ones of the command line, to be changed while the run is on.
 type Sources struct {
@@ -38,7 +34,6 @@ type Throttle struct {
 	mu      sync.Mutex
 	watched []*watched
 	changed chan struct{} // closed, and another one made, when any answer is recorded
-	stopped bool
 }
 
 // watched is a source and its last answer.
@@ -81,8 +76,7 @@ func New(db *pg.Database, config Config, more ...Source) (*Throttle, error) {
 // Wait counts rows that the caller has written since its last Wait, and blocks
 // until no enabled source says to wait, all of them have been measured, and the
 // pace allows more. It returns at once where nothing is enabled; where something
-// is, it blocks until Run has begun. The error is ctx's, or ErrStopped when Run
-// has ended.
+// is, and Run is not running, nothing is measured. The error is always ctx's.
 func (t *Throttle) Wait(ctx context.Context, rows int) error {
 	t.Sources.Rate.charge(rows)
 	for {
@@ -90,8 +84,6 @@ func (t *Throttle) Wait(ctx context.Context, rows int) error {
 		switch {
 		case ctx.Err() != nil:
 			return fmt.Errorf("waiting for the throttle: %w", ctx.Err())
-		case now.stopped:
-			return ErrStopped
 		case now.reason != "":
 			await(ctx, 0, now.changed, nil)
 			continue
@@ -134,7 +126,6 @@ type verdict struct {
 	reason  string          // of all that block
 	told    string          // the reason, without those not measured yet
 	blamed  string          // who told gives, and whether they could measure
-	stopped bool            // and nothing of the above is news
 	changed <-chan struct{} // closed when there may be another verdict
 }
 
@@ -156,7 +147,6 @@ func (t *Throttle) verdict() verdict {
 		reason:  strings.Join(all, "; "),
 		told:    strings.Join(told, "; "),
 		blamed:  strings.Join(blamed, "; "),
-		stopped: t.stopped,
 		changed: t.changed,
 	}
 }

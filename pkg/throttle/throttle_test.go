@@ -269,31 +269,24 @@ func TestWithoutSources(t *testing.T) {
 	})
 }
 
-func TestStopped(t *testing.T) {
+// Without Run nothing is measured, whatever was measured before.
+func TestRunAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		source := newFake()
-		source.reason = "slow"
 		r := begin(t, Config{}, source)
+		r.wait(t.Context(), 0).mustReturn(t, 0, nil)
+		r.end(t)
 		w := r.wait(t.Context(), 0)
+		advance(time.Minute)
 		w.mustBlock(t)
-		r.end(t)
-		w.mustReturn(t, 0, ErrStopped)
-		source.set(func(f *fake) { f.reason = "" })
-		r.wait(t.Context(), 0).mustReturn(t, 0, ErrStopped)
 		source.set(func(f *fake) { f.hang = make(chan struct{}) })
 		r.start(t)
-		w = r.wait(t.Context(), 0)
 		w.mustBlock(t)
 		close(source.hang)
-		w.mustReturn(t, 0, nil)
+		w.mustReturn(t, time.Minute, nil)
 		r.end(t)
-		source.set(func(f *fake) { f.hang = make(chan struct{}) })
-		r.start(t)
-		w = r.wait(t.Context(), 0) // that it was measured before the stop does not count
-		w.mustBlock(t)
-		close(source.hang)
-		w.mustReturn(t, 0, nil)
-		r.end(t)
+		source.set(func(f *fake) { f.off = true })
+		r.wait(t.Context(), 0).mustReturn(t, 0, nil)
 	})
 }
 

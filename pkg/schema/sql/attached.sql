@@ -29,12 +29,12 @@ UNION ALL
 SELECT 'typed table', pg_catalog.format_type(c.reloftype, NULL)
   FROM pg_catalog.pg_class c WHERE c.oid = $1 AND c.reloftype <> 0
 UNION ALL
-SELECT 'publication', pg_catalog.format('%I', p.pubname)
-  FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
- WHERE r.prrelid = $1 AND p.pubname NOT LIKE 'pgshadow%'
-UNION ALL
-SELECT 'publication', pg_catalog.format('%I (FOR ALL TABLES)', p.pubname)
-  FROM pg_catalog.pg_publication p WHERE p.puballtables
+SELECT 'publication', pg_catalog.format(CASE WHEN p.puballtables THEN '%I (FOR ALL TABLES)' ELSE '%I' END, p.pubname)
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_publication_tables t ON t.schemaname = n.nspname AND t.tablename = c.relname
+  JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname
+ WHERE c.oid = $1 AND NOT pg_catalog.starts_with(p.pubname, 'pgshadow')
 UNION ALL
 SELECT 'extension member', e.extname::text
   FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
