@@ -1,0 +1,69 @@
+package e2e
+
+import (
+	"testing"
+
+	"github.com/pgshadow/pgshadow/pkg/migration"
+	"github.com/pgshadow/pgshadow/test/pgtest"
+)
+
+// TestPlainRole changes a table as a role that is no superuser: REPLICATION,
+// ownership by membership, and CREATE on the database are enough.
+func TestPlainRole(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	owner, login := db.Name+"_owner", db.Name+"_login"
+	db.Exec(t, "CREATE ROLE "+owner+"; CREATE ROLE "+login+" LOGIN REPLICATION IN ROLE "+owner)
+	t.Cleanup(func() {
+		for _, role := range []string{login, owner} {
+			db.Exec(t, "DROP OWNED BY "+role+" CASCADE")
+			db.Exec(t, "DROP ROLE "+role)
+		}
+	})
+	db.Exec(t, "GRANT CREATE ON DATABASE "+db.Name+" TO "+login+"; GRANT CREATE ON SCHEMA public TO "+owner)
+	db.Exec(t, `CREATE TABLE t (id serial PRIMARY KEY, n int, u int UNIQUE DEFAULT 5 CHECK (u > 0)); CREATE INDEX ON t (n); INSERT INTO t(n, u) SELECT i, i FROM generate_series(1, 1000) i; ALTER TABLE t OWNER TO `+owner)
+	report, err := migration.Run(t.Context(), migration.Config{DSN: asRole(db.DSN, login), Table: "t", Alters: []string{"ALTER COLUMN id TYPE bigint, ADD COLUMN x int"}})
+	if err != nil {
+		t.Fatalf("%v (%+v)", err, report.Error)
+	}
+	requireClean(t, db, report)
+	if got := pgtest.Scalar[string](t, db, "SELECT tableowner FROM pg_tables WHERE schemaname = 'public' AND tablename = 't'"); got != owner {
+		t.Errorf("the table belongs to %s, want %s", got, owner)
+	}
+}
+
+// TestOwnersCodeRunsAsTheOwner sets traps in a default, a generated column, a
+// CHECK, an index expression and a USING expression, and runs as superuser: each
+// writes down as whom it ran (INV-6).
+func TestOwnersCodeRunsAsTheOwner(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	owner := db.Name + "_owner"
+	db.Exec(t, "CREATE ROLE "+owner)
+	t.Cleanup(func() {
+		db.Exec(t, "DROP OWNED BY "+owner+" CASCADE")
+		db.Exec(t, "DROP ROLE "+owner)
+	})
+	db.Exec(t, `GRANT CREATE, USAGE ON SCHEMA public TO `+owner+`;
+		CREATE TABLE caught (who text, what text); GRANT INSERT ON caught TO PUBLIC; GRANT SELECT ON caught TO PUBLIC;
+		CREATE FUNCTION note(what text) RETURNS void LANGUAGE sql AS 'INSERT INTO public.caught VALUES (current_user, what)';
+		CREATE FUNCTION trap(what text, n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN
+			IF NOT current_setting('transaction_read_only')::bool AND current_setting('trap.quiet', true) IS DISTINCT FROM 'yes' THEN
+				PERFORM public.note(what); END IF;
+			RETURN n; END $$;
+		SET ROLE `+owner+`; SET trap.quiet = 'yes';
+		CREATE TABLE t (id int PRIMARY KEY, n int, d int DEFAULT trap('default', 1), g int GENERATED ALWAYS AS (trap('generated', n)) STORED, CHECK (trap('check', n) >= 0));
+		CREATE INDEX t_i ON t (trap('index', n));
+		INSERT INTO t(id, n) SELECT i, i FROM generate_series(1, 100) i`)
+	report, err := migration.Run(t.Context(), migration.Config{DSN: db.DSN, Table: "t",
+		Alters: []string{"ALTER COLUMN id TYPE bigint, ADD COLUMN e int DEFAULT trap('new default', 2)"}})
+	if err != nil {
+		t.Fatalf("%v (%+v)", err, report.Error)
+	}
+	for _, what := range []string{"generated", "check", "index", "new default"} {
+		who := pgtest.Scalar[string](t, db, "SELECT coalesce(string_agg(DISTINCT who, ' '), 'nobody') FROM caught WHERE what = $1", what)
+		if who != owner {
+			t.Errorf("the code in the %s ran as %s, want %s", what, who, owner)
+		}
+	}
+}
