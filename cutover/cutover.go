@@ -41,6 +41,8 @@ type Replay interface {
 	Drain(ctx context.Context) error
 	Pause(ctx context.Context) error
 	Resume()
+	// Warm has the server plan in this session what Finish will ask of it.
+	Warm(ctx context.Context, tx pgx.Tx) error
 	// Finish replays every dirty key in the transaction that holds the lock.
 	Finish(ctx context.Context, tx pgx.Tx) (keys int, err error)
 }
@@ -247,5 +249,34 @@ func (c *Cutover) prepare(ctx context.Context, conn *pgx.Conn) error {
 	if err := c.refuseOldSnapshots(ctx, conn); err != nil {
 		return err
 	}
-	return c.shooAutovacuum(ctx, conn)
+	if err := c.shooAutovacuum(ctx, conn); err != nil {
+		return err
+	}
+	return c.rehearse(ctx, conn)
+}
+
+// rehearse runs the queries of the locked part without the lock: what they find
+// wrong needs no lock, and what they leave in the session's caches shortens it.
+func (c *Cutover) rehearse(ctx context.Context, conn *pgx.Conn) error {
+	return pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		if _, err := tx.Exec(ctx, "SET LOCAL ROLE "+pg.Ident(c.plan.Owner)); err != nil {
+			return fmt.Errorf("taking the owner's role: %w", err)
+		}
+		if err := c.replay.Warm(ctx, tx); err != nil {
+			return err
+		}
+		if err := leaveOwner(ctx, tx); err != nil {
+			return err
+		}
+		return c.guard.Unchanged(ctx, tx)
+	})
+}
+
+// leaveOwner returns to the session's own role, with an empty search_path: from
+// here on only pgshadow's own statements run.
+func leaveOwner(ctx context.Context, tx pgx.Tx) error {
+	if _, err := tx.Exec(ctx, "SET LOCAL ROLE NONE; SET LOCAL search_path = ''"); err != nil {
+		return fmt.Errorf("leaving the owner's role: %w", err)
+	}
+	return nil
 }

@@ -83,8 +83,8 @@ func (c *Cutover) underLock(ctx context.Context, tx pgx.Tx, report *Report) (xid
 	if err := c.guard.Compare(ctx, tx); err != nil {
 		return 0, err
 	}
-	if _, err := tx.Exec(ctx, "SET LOCAL ROLE NONE; SET LOCAL search_path = ''"); err != nil {
-		return 0, fmt.Errorf("leaving the owner's role: %w", err)
+	if err := leaveOwner(ctx, tx); err != nil {
+		return 0, err
 	}
 	if err := c.guard.Unchanged(ctx, tx); err != nil {
 		return 0, err

@@ -121,15 +121,19 @@ func (m *Migration) streamConfig(start pg.LSN) replication.Config {
 	return config
 }
 
+// byKey are the settings of sessions that read and write rows by key: their
+// queries take the index on the key, whatever the planner believes of a table
+// that is being filled.
+var byKey = map[string]string{
+	"lock_timeout": workerLockTimeout, "max_parallel_workers_per_gather": "0",
+	"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
+}
+
 // asOwner opens a session that runs as the table's owner, with the plan's
 // search_path (INV-6). Its commits need not be durable at once: a checkpoint
-// makes them so before the slot is told (INV-4). Its queries take the index on
-// the key, whatever the planner believes of a table that is being filled.
+// makes them so before the slot is told (INV-4).
 func (m *Migration) asOwner(ctx context.Context, purpose string) (*pgx.Conn, error) {
-	conn, err := m.session(ctx, purpose, map[string]string{
-		"synchronous_commit": "off", "lock_timeout": workerLockTimeout,
-		"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off", "max_parallel_workers_per_gather": "0",
-	})
+	conn, err := m.session(ctx, purpose, map[string]string{"synchronous_commit": "off"})
 	if err != nil {
 		return nil, err
 	}
@@ -139,9 +143,15 @@ func (m *Migration) asOwner(ctx context.Context, purpose string) (*pgx.Conn, err
 	return conn, nil
 }
 
+// asLogin opens the cutover's session, in the login role. It keeps the plans of
+// its queries, so that none is planned under the lock.
+func (m *Migration) asLogin(ctx context.Context, purpose string) (*pgx.Conn, error) {
+	return m.session(ctx, purpose, map[string]string{"plan_cache_mode": "force_generic_plan"})
+}
+
 // session opens a session in the login role with the plan's search_path.
 func (m *Migration) session(ctx context.Context, purpose string, settings map[string]string) (*pgx.Conn, error) {
-	conn, err := m.db.With(settings).Connect(ctx, m.run.names.RunID+" "+purpose)
+	conn, err := m.db.With(byKey).With(settings).Connect(ctx, m.run.names.RunID+" "+purpose)
 	if err != nil {
 		return nil, err
 	}
@@ -149,10 +159,6 @@ func (m *Migration) session(ctx context.Context, purpose string, settings map[st
 		return nil, errors.Join(fmt.Errorf("pinning search_path: %w", err), pg.Close(ctx, conn))
 	}
 	return conn, nil
-}
-
-func (m *Migration) asLogin(ctx context.Context, purpose string) (*pgx.Conn, error) {
-	return m.session(ctx, purpose, nil)
 }
 
 // checkpoints makes what has been replayed durable, and then tells the slot

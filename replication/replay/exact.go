@@ -96,6 +96,15 @@ func (r *Replayer) rewrite(ctx context.Context, tx pgx.Tx, keys []keyset.Key) er
 	return nil
 }
 
+// Warm runs the statements of Finish for no key at all, so that the session that
+// will hold the lock has planned them.
+func (r *Replayer) Warm(ctx context.Context, tx pgx.Tx) error {
+	if _, err := snapshotOf(ctx, tx); err != nil {
+		return err
+	}
+	return r.writeUpsert(ctx, tx, nil)
+}
+
 // Finish replays every dirty key in the caller's transaction, which holds the
 // lock on the original: what is dirty now is all that there will be. The
 // Replayer must be paused. It returns how many keys it replayed; the keys leave
