@@ -8,7 +8,7 @@ import (
 const (
 	firstChunk = 1_000
 	minChunk   = 1
-	maxChunk   = 200_000
+	maxChunk   = 100_000
 )
 
 // sizer leads the chunk size, in rows, towards the target time of one chunk.

@@ -240,6 +240,9 @@ func (c *Cutover) prepare(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	took, err := c.fencer.Fence(settling)
+	if err != nil && settling.Err() != nil && ctx.Err() == nil {
+		return &notYetError{fmt.Sprintf("no fence came out of the stream within %s", settleLimit)}
+	}
 	if err != nil {
 		return err
 	}

@@ -21,15 +21,16 @@ type fences struct {
 	nonce  string
 
 	sending sync.Mutex // guards session and count
-	session *pgx.Conn
+	session *pgx.Conn  // opened when the first fence is emitted, and again when it broke
 	count   int
+	db      *pg.Database
 
 	mu      sync.Mutex // guards waiting; the reader takes it, so it is never held during I/O
 	waiting map[string]chan struct{}
 }
 
-func newFences(session *pgx.Conn, config Config) *fences {
-	return &fences{session: session, config: config, nonce: rand.Text(), waiting: map[string]chan struct{}{}}
+func newFences(db *pg.Database, config Config) *fences {
+	return &fences{db: db, config: config, nonce: rand.Text(), waiting: map[string]chan struct{}{}}
 }
 
 // Fence is a message that was written to the WAL and will come out of the
@@ -78,6 +79,13 @@ func (s *Stream) Fence(ctx context.Context) (time.Duration, error) {
 func (f *fences) emit(ctx context.Context) (string, chan struct{}, error) {
 	f.sending.Lock()
 	defer f.sending.Unlock()
+	if f.session == nil || f.session.IsClosed() {
+		session, err := f.db.Connect(ctx, f.config.RunID+" fence")
+		if err != nil {
+			return "", nil, err
+		}
+		f.session = session
+	}
 	f.count++
 	name := fmt.Sprintf("%s/%s/%d", f.config.RunID, f.nonce, f.count)
 	passed := make(chan struct{})
@@ -114,5 +122,8 @@ func (f *fences) forget(name string) {
 func (f *fences) close(ctx context.Context) error {
 	f.sending.Lock()
 	defer f.sending.Unlock()
+	if f.session == nil {
+		return nil
+	}
 	return pg.Close(ctx, f.session)
 }

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pglogrepl"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgproto3"
 
@@ -85,9 +84,8 @@ type Stream struct {
 	done        chan struct{}
 }
 
-// Open starts replication from the slot. messages is the session on which
-// fences are emitted; Open takes it over.
-func Open(ctx context.Context, db *pg.Database, messages *pgx.Conn, config Config, sink Sink) (*Stream, error) {
+// Open starts replication from the slot.
+func Open(ctx context.Context, db *pg.Database, config Config, sink Sink) (*Stream, error) {
 	conn, err := db.ConnectReplication(ctx, config.RunID+" stream")
 	if err != nil {
 		return nil, err
@@ -104,7 +102,7 @@ func Open(ctx context.Context, db *pg.Database, messages *pgx.Conn, config Confi
 		return nil, errors.Join(fmt.Errorf("starting replication from slot %q: %w", config.Slot, err), conn.Close(closing))
 	}
 	s := &Stream{config: config, conn: conn, sink: sink, done: make(chan struct{}),
-		fences: newFences(messages, config)}
+		fences: newFences(db, config)}
 	s.positions.Store(&Positions{Received: config.Start, Applied: config.Start, Confirmed: config.Start})
 	s.confirmed.Store(uint64(config.Start))
 	return s, nil

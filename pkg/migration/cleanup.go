@@ -11,6 +11,19 @@ import (
 	"github.com/pgshadow/pgshadow/replication"
 )
 
+// tidy is the last phase. The swap is committed, so the run is done whatever
+// becomes of this: what could not be removed is a warning, and pgshadow cleanup
+// will list it.
+func (m *Migration) tidy(ctx context.Context) {
+	if err := m.enter(ctx, CleanUp, m.cleanUp); err != nil {
+		m.report.Warnings = append(m.report.Warnings, fmt.Sprintf("the change is done, but something is left behind; pgshadow cleanup removes it: %v", err))
+		return
+	}
+	if err := m.run.store.SetPhase(ctx, m.control, Ended.String(), m.owner()); err != nil {
+		m.report.Warnings = append(m.report.Warnings, err.Error())
+	}
+}
+
 // cleanUp removes what only the run needed. The swap is committed: whatever
 // fails here is listed by pgshadow cleanup.
 func (m *Migration) cleanUp(ctx context.Context) error {

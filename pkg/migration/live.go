@@ -98,13 +98,9 @@ func (m *Migration) open(ctx context.Context) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
-	messages, err := m.db.Connect(ctx, m.run.names.RunID+" fence")
+	l.stream, err = replication.Open(ctx, m.db, m.streamConfig(slot.Confirmed), l.Set)
 	if err != nil {
 		return nil, errors.Join(err, pg.Close(ctx, conn))
-	}
-	l.stream, err = replication.Open(ctx, m.db, messages, m.streamConfig(slot.Confirmed), l.Set)
-	if err != nil {
-		return nil, errors.Join(err, pg.Close(ctx, messages), pg.Close(ctx, conn))
 	}
 	l.Replayer = replay.New(m.run.plan, l.Set, conn, l, l.stream)
 	return l, nil

@@ -62,6 +62,7 @@ type Report struct {
 	Verify          verify.Report   `json:"verify"`
 	Cutover         cutover.Report  `json:"cutover"`
 	RetiredTable    string          `json:"retired_table,omitempty"`
+	Warnings        []string        `json:"warnings,omitempty"` // of a change that is done
 	DurationMS      int64           `json:"duration_ms"`
 	Phases          []PhaseDuration `json:"phases"`
 }

@@ -94,7 +94,8 @@ func (m *Migration) flow(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return m.enter(ctx, CleanUp, m.cleanUp)
+	m.tidy(context.WithoutCancel(ctx))
+	return nil
 }
 
 // change is what happens while the stream flows.

@@ -74,9 +74,14 @@ func (d *Database) Target() string {
 // decide how values convert (TimeZone, DateStyle, IntervalStyle) are the login
 // role's own, so that an expression gives what a plain ALTER TABLE would give.
 func (d *Database) Connect(ctx context.Context, purpose string) (*pgx.Conn, error) {
+	settings := sessionSettings(purpose)
+	maps.Copy(settings, d.settings)
+	return d.connect(ctx, settings)
+}
+
+func (d *Database) connect(ctx context.Context, settings map[string]string) (*pgx.Conn, error) {
 	config := d.config.Copy()
-	maps.Copy(config.RuntimeParams, sessionSettings(purpose))
-	maps.Copy(config.RuntimeParams, d.settings)
+	maps.Copy(config.RuntimeParams, settings)
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", d.Target(), err)
@@ -87,14 +92,9 @@ func (d *Database) Connect(ctx context.Context, purpose string) (*pgx.Conn, erro
 // ConnectAsLogin opens a session whose search_path is the login role's own: it is
 // what a name without a schema means to the user.
 func (d *Database) ConnectAsLogin(ctx context.Context, purpose string) (*pgx.Conn, error) {
-	config := d.config.Copy()
-	maps.Copy(config.RuntimeParams, sessionSettings(purpose))
-	delete(config.RuntimeParams, "search_path")
-	conn, err := pgx.ConnectConfig(ctx, config)
-	if err != nil {
-		return nil, fmt.Errorf("connecting to %s: %w", d.Target(), err)
-	}
-	return conn, nil
+	settings := sessionSettings(purpose)
+	delete(settings, "search_path")
+	return d.connect(ctx, settings)
 }
 
 func sessionSettings(purpose string) map[string]string {
@@ -106,6 +106,7 @@ func sessionSettings(purpose string) map[string]string {
 		"statement_timeout":                   "0",
 		"lock_timeout":                        Milliseconds(DefaultLockTimeout),
 		"idle_in_transaction_session_timeout": "120000",
+		"idle_session_timeout":                "0",
 		"default_transaction_isolation":       "read committed",
 		"default_transaction_read_only":       "off",
 		"row_security":                        "off",

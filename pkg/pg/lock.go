@@ -21,12 +21,24 @@ func TryLock(ctx context.Context, conn *pgx.Conn, table uint32) (held bool, hold
 	if held {
 		return true, 0, nil
 	}
+	holder, err = lockHolder(ctx, conn, table)
+	return false, holder, err
+}
+
+// Locked tells whether any session holds the advisory lock of a table.
+func Locked(ctx context.Context, conn *pgx.Conn, table uint32) (bool, error) {
+	holder, err := lockHolder(ctx, conn, table)
+	return holder != 0, err
+}
+
+// lockHolder is the process id of the backend that holds the lock, 0 for none.
+func lockHolder(ctx context.Context, conn *pgx.Conn, table uint32) (holder int32, err error) {
 	err = conn.QueryRow(ctx, `SELECT coalesce(max(pid), 0) FROM pg_catalog.pg_locks
 		WHERE locktype = 'advisory' AND classid = $1 AND objid = $2 AND objsubid = 2 AND granted
 		AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())`,
 		uint32(lockClass), table).Scan(&holder)
 	if err != nil {
-		return false, 0, fmt.Errorf("finding who holds the advisory lock of table %d: %w", table, err)
+		return 0, fmt.Errorf("finding who holds the advisory lock of table %d: %w", table, err)
 	}
-	return false, holder, nil
+	return holder, nil
 }

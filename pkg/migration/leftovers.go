@@ -1,0 +1,224 @@
+package migration
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgshadow/pgshadow/pkg/checkpoint"
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/schema"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
+	"github.com/pgshadow/pgshadow/replication"
+)
+
+// Leftover is what one run has left in the database.
+type Leftover struct {
+	RunID     string   `json:"run_id"`
+	Table     string   `json:"table,omitempty"` // unknown when the state row is gone
+	Artifacts []string `json:"artifacts"`       // as DROP would name them
+	State     string   `json:"state"`           // live, unfinished, retired or orphaned
+	Removed   bool     `json:"removed"`
+
+	oid uint32
+}
+
+// The states of a leftover. Cleanup removes unfinished and orphaned ones.
+const (
+	working    = "live"       // a process works on it
+	unfinished = "unfinished" // stopped; the same alter would resume it
+	retired    = "retired"    // done; the retired table is kept until pgshadow finish
+	orphaned   = "orphaned"   // of a run that has ended or left no record
+)
+
+// artifactsSQL lists artifacts by the name that every one of them has.
+const artifactsSQL = `SELECT pg_catalog.substring(name, '^pgshadow_([a-z0-9]{10})'), kind || ' ' || pg_catalog.quote_ident(name) FROM (
+	SELECT 'schema' AS kind, nspname::text AS name FROM pg_catalog.pg_namespace
+	UNION ALL SELECT 'publication', pubname::text FROM pg_catalog.pg_publication
+	UNION ALL SELECT 'replication slot', slot_name::text FROM pg_catalog.pg_replication_slots WHERE database = pg_catalog.current_database()) AS all_names
+	WHERE name ~ '^pgshadow_[a-z0-9]{10}(_retired)?$' ORDER BY 1, 2`
+
+// Cleanup lists what runs have left in the database, and removes what belongs
+// to no live run and is no retired table of a change that is done. With dryRun
+// it only lists.
+func Cleanup(ctx context.Context, dsn string, dryRun bool) (leftovers []Leftover, err error) {
+	m, err := connectControl(ctx, dsn)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, pg.Close(ctx, m.control)) }()
+	if leftovers, err = m.leftovers(ctx); err != nil {
+		return nil, err
+	}
+	for i := range leftovers {
+		removable := leftovers[i].State == unfinished || leftovers[i].State == orphaned
+		if dryRun || !removable {
+			continue
+		}
+		if err := m.removeLeftover(ctx, leftovers[i], "cleaned up by the operator"); err != nil {
+			return leftovers, err
+		}
+		leftovers[i].Removed = true
+	}
+	return leftovers, nil
+}
+
+// Finish drops the retired table of the change that was made to a table.
+func Finish(ctx context.Context, dsn, table string) (removed []Leftover, err error) {
+	m, err := connectControl(ctx, dsn)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, pg.Close(ctx, m.control)) }()
+	m.config.Table = table
+	oid, err := m.resolve(ctx)
+	if err != nil {
+		return nil, err
+	}
+	facts, err := schema.Load(ctx, m.control, oid)
+	if err != nil {
+		return nil, err
+	}
+	leftovers, err := m.leftovers(ctx)
+	if err != nil {
+		return nil, err
+	}
+	name := facts.Schema + "." + facts.Name
+	for _, leftover := range leftovers {
+		if leftover.State != retired || leftover.Table != name {
+			continue
+		}
+		if err := m.removeLeftover(ctx, leftover, ""); err != nil {
+			return removed, err
+		}
+		leftover.Removed = true
+		removed = append(removed, leftover)
+	}
+	if removed == nil {
+		return nil, &shadow.Refusal{Check: "retired table", Reason: fmt.Sprintf("no retired table of %s is kept", name), Remedy: "see pgshadow cleanup --dry-run for what there is"}
+	}
+	return removed, nil
+}
+
+func connectControl(ctx context.Context, dsn string) (*Migration, error) {
+	m := &Migration{config: Config{DSN: dsn}.withDefaults()}
+	var err error
+	if m.db, err = pg.Open(dsn); err != nil {
+		return nil, err
+	}
+	m.control, err = m.db.Connect(ctx, "control")
+	return m, err
+}
+
+func (m *Migration) leftovers(ctx context.Context) ([]Leftover, error) {
+	rows, err := m.control.Query(ctx, artifactsSQL)
+	if err != nil {
+		return nil, fmt.Errorf("listing artifacts: %w", err)
+	}
+	var found []Leftover
+	var id, artifact string
+	_, err = pgx.ForEachRow(rows, []any{&id, &artifact}, func() error {
+		if len(found) == 0 || found[len(found)-1].RunID != id {
+			found = append(found, Leftover{RunID: id, State: orphaned})
+		}
+		last := &found[len(found)-1]
+		last.Artifacts = append(last.Artifacts, artifact)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing artifacts: %w", err)
+	}
+	return found, m.classify(ctx, found)
+}
+
+// classify says of each leftover whose it is.
+func (m *Migration) classify(ctx context.Context, found []Leftover) error {
+	exists, err := checkpoint.Exists(ctx, m.control)
+	if err != nil || !exists {
+		return err
+	}
+	runs, err := checkpoint.Runs(ctx, m.control, false)
+	if err != nil {
+		return err
+	}
+	for i := range found {
+		for _, run := range runs {
+			if run.ID != found[i].RunID {
+				continue
+			}
+			found[i].Table, found[i].oid = run.Table, run.TableOID
+			if found[i].State, err = m.stateOf(ctx, run, found[i]); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func (m *Migration) stateOf(ctx context.Context, run checkpoint.Run, leftover Leftover) (string, error) {
+	held, err := pg.Locked(ctx, m.control, run.TableOID)
+	switch {
+	case err != nil:
+		return "", err
+	case held:
+		return working, nil
+	case run.EndedAt == nil:
+		return unfinished, nil
+	case run.Outcome == string(Done) && onlyRetired(leftover):
+		return retired, nil
+	default:
+		return orphaned, nil
+	}
+}
+
+func onlyRetired(leftover Leftover) bool {
+	return len(leftover.Artifacts) == 1 && strings.HasSuffix(leftover.Artifacts[0], "_retired")
+}
+
+// removeLeftover takes the table's lock first, so that no run begins meanwhile.
+// After a change that is done, the retired table stays: only what else is left goes.
+func (m *Migration) removeLeftover(ctx context.Context, leftover Leftover, detail string) error {
+	if leftover.oid != 0 {
+		taken, holder, err := pg.TryLock(ctx, m.control, leftover.oid)
+		if err != nil {
+			return err
+		}
+		if !taken {
+			return fmt.Errorf("removing run %s: backend %d has taken it up meanwhile", leftover.RunID, holder)
+		}
+	}
+	names := shadow.Names{RunID: leftover.RunID}
+	done, err := m.isDone(ctx, leftover.RunID)
+	if err != nil {
+		return err
+	}
+	if !done {
+		return m.remove(ctx, names, detail)
+	}
+	if leftover.State == retired {
+		return m.dropSchema(ctx, names.RetiredSchema(), "CASCADE")
+	}
+	return errors.Join(
+		replication.DropSlot(ctx, m.control, names.Slot()),
+		replication.DropPublication(ctx, m.control, names.Publication()),
+		m.dropSchema(ctx, names.ShadowSchema(), "RESTRICT"),
+	)
+}
+
+// isDone tells whether the run's swap is committed: then the retired schema holds
+// what was the original.
+func (m *Migration) isDone(ctx context.Context, runID string) (bool, error) {
+	exists, err := checkpoint.Exists(ctx, m.control)
+	if err != nil || !exists {
+		return false, err
+	}
+	var done bool
+	err = m.control.QueryRow(ctx, "SELECT EXISTS (SELECT FROM pgshadow.run WHERE run_id = $1 AND outcome = $2)", runID, string(Done)).Scan(&done)
+	if err != nil {
+		return false, fmt.Errorf("reading the outcome of run %s: %w", runID, err)
+	}
+	return done, nil
+}
