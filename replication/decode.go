@@ -26,17 +26,19 @@ func (s *Stream) handle(message pglogrepl.Message) error {
 	case *pglogrepl.DeleteMessage:
 		return s.change(m.RelationID, m.OldTuple, nil)
 	case *pglogrepl.TruncateMessage:
-		if slices.Contains(m.RelationIDs, s.relation) && s.relation != 0 {
-			s.received.Add(1)
-			s.sink.Truncate(s.transaction.Xid, pg.LSN(s.transaction.FinalLSN))
-		}
+		s.truncate(m)
 	case *pglogrepl.LogicalDecodingMessage:
-		if m.Prefix == s.config.Prefix {
-			s.fences.pass(string(m.Content))
-		}
+		s.fences.pass(m.Prefix, string(m.Content))
 	default: // origins and types carry nothing that is needed
 	}
 	return nil
+}
+
+func (s *Stream) truncate(m *pglogrepl.TruncateMessage) {
+	if s.relation != 0 && slices.Contains(m.RelationIDs, s.relation) {
+		s.received.Add(1)
+		s.sink.Truncate(s.transaction.Xid, pg.LSN(s.transaction.FinalLSN))
+	}
 }
 
 // setRelation learns the column order of the stream's tuples, and ends the

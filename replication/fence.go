@@ -104,7 +104,11 @@ func (f *fences) expect(name string, passed chan struct{}) {
 	f.waiting[name] = passed
 }
 
-func (f *fences) pass(name string) {
+// pass releases who waits for a fence. Messages of others have another prefix.
+func (f *fences) pass(prefix, name string) {
+	if prefix != f.config.Prefix {
+		return
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if passed, ok := f.waiting[name]; ok {

@@ -118,18 +118,17 @@ func (m *Migration) leftovers(ctx context.Context) ([]Leftover, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listing artifacts: %w", err)
 	}
-	var found []Leftover
-	var id, artifact string
-	_, err = pgx.ForEachRow(rows, []any{&id, &artifact}, func() error {
-		if len(found) == 0 || found[len(found)-1].RunID != id {
-			found = append(found, Leftover{RunID: id, State: orphaned})
-		}
-		last := &found[len(found)-1]
-		last.Artifacts = append(last.Artifacts, artifact)
-		return nil
-	})
+	artifacts, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ RunID, Name string }])
 	if err != nil {
 		return nil, fmt.Errorf("listing artifacts: %w", err)
+	}
+	var found []Leftover
+	for _, artifact := range artifacts {
+		if len(found) == 0 || found[len(found)-1].RunID != artifact.RunID {
+			found = append(found, Leftover{RunID: artifact.RunID, State: orphaned})
+		}
+		last := &found[len(found)-1]
+		last.Artifacts = append(last.Artifacts, artifact.Name)
 	}
 	return found, m.classify(ctx, found)
 }

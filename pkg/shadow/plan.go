@@ -126,16 +126,14 @@ func newMapping(original, shadowTable *schema.Table) mapping {
 }
 
 func (p *Plan) mapColumns(change *Change, m mapping) error {
-	set := map[string]bool{}
+	if err := checkSet(change, m); err != nil {
+		return err
+	}
 	for _, column := range m.shadow.Columns {
 		source, mapped := m.source[column.Attnum]
 		given, isSet := change.Set[column.Name]
 		switch {
-		case isSet && (mapped || column.Generated != ""):
-			return &Refusal{Check: "set", Reason: fmt.Sprintf("--set %s: it is not a new plain column", column.Name),
-				Remedy: "use USING in ALTER COLUMN TYPE for a column that exists already"}
 		case isSet:
-			set[column.Name] = true
 			p.Columns = append(p.Columns, Column{Name: column.Name, Value: given.SQL, Compare: storedAs(given.SQL, column)})
 		case mapped && column.Generated == "":
 			value := valueOf(change, source)
@@ -147,9 +145,19 @@ func (p *Plan) mapColumns(change *Change, m mapping) error {
 		default: // generated, or new: the server fills it in
 		}
 	}
+	return nil
+}
+
+// checkSet refuses a --set that is not of a new plain column.
+func checkSet(change *Change, m mapping) error {
 	for name, expression := range change.Set {
-		if !set[name] {
+		i := slices.IndexFunc(m.shadow.Columns, func(c schema.Column) bool { return c.Name == name })
+		if i < 0 {
 			return &Refusal{Check: "set", Reason: fmt.Sprintf("--set %s: the changed table has no such column", name), Remedy: "add the column in --alter"}
+		}
+		if _, mapped := m.source[m.shadow.Columns[i].Attnum]; mapped || m.shadow.Columns[i].Generated != "" {
+			return &Refusal{Check: "set", Reason: fmt.Sprintf("--set %s: it is not a new plain column", name),
+				Remedy: "use USING in ALTER COLUMN TYPE for a column that exists already"}
 		}
 		if err := checkColumns(m.original, expression, "--set "+name); err != nil {
 			return err

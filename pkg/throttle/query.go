@@ -7,7 +7,6 @@ import (
 	"strconv"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
@@ -62,27 +61,32 @@ type answer struct {
 // more than one statement, and as it is: the text is the operator's.
 func ask(ctx context.Context, conn *pgx.Conn, text string) (value answer, err error) {
 	result := conn.PgConn().ExecParams(ctx, text, nil, nil, nil, nil)
-	value, shape := single(result)
+	var types []uint32
+	for _, field := range result.FieldDescriptions() {
+		types = append(types, field.DataTypeOID)
+	}
+	value, shape := single(types, result.NextRow, result.Values)
 	if _, err = result.Close(); err != nil {
 		return answer{}, fmt.Errorf("running it: %w", err)
 	}
 	return value, shape
 }
 
-func single(result *pgconn.ResultReader) (value answer, err error) {
-	fields := result.FieldDescriptions()
-	if len(fields) != 1 {
-		return value, fmt.Errorf("it gives %d columns: want one", len(fields))
+// single takes the one value out of a result: the types of its columns, the next
+// row, and the values of the row.
+func single(types []uint32, next func() bool, values func() [][]byte) (value answer, err error) {
+	if len(types) != 1 {
+		return value, fmt.Errorf("it gives %d columns: want one", len(types))
 	}
-	value.kind = fields[0].DataTypeOID
-	if !result.NextRow() {
+	value.kind = types[0]
+	if !next() {
 		return value, errors.New("it gives no row: want one")
 	}
-	if result.Values()[0] == nil {
+	if values()[0] == nil {
 		return value, errors.New("it gives NULL: want a boolean or a number")
 	}
-	value.text = string(result.Values()[0])
-	if result.NextRow() {
+	value.text = string(values()[0])
+	if next() {
 		return value, errors.New("it gives several rows: want one")
 	}
 	return value, nil
