@@ -157,6 +157,7 @@ func (r *Replayer) step(ctx context.Context) (worked bool, err error) {
 		return false, nil
 	}
 	finished, err := r.batch(ctx, batch)
+	r.set.done(finished)
 	if err != nil {
 		r.set.giveBack(batch)
 		if pg.IsLockFailure(err) {
@@ -164,7 +165,6 @@ func (r *Replayer) step(ctx context.Context) (worked bool, err error) {
 		}
 		return false, err
 	}
-	r.set.done(finished)
 	r.set.giveBack(batch)
 	return len(finished) > 0, nil
 }
@@ -208,11 +208,23 @@ func (r *Replayer) batch(ctx context.Context, batch []taken) (finished []taken, 
 	// Keys are read at different moments, so the shadow can hold two rows that
 	// never were there together. Without this batch's rows there may be room.
 	finished, err = r.tryBatch(ctx, batch, r.writeAnew)
-	if pg.IsUniqueConflict(err) {
+	if !pg.IsUniqueConflict(err) {
+		return finished, err
+	}
+	if len(batch) == 1 {
 		r.conflicted = true
 		return nil, nil
 	}
-	return finished, err
+	// The few keys that conflict must not hold up the others: were the set to
+	// fill up with them, the stream would never bring the fence that resolves it.
+	for _, half := range [][]taken{batch[:len(batch)/2], batch[len(batch)/2:]} {
+		part, err := r.batch(ctx, half)
+		finished = append(finished, part...)
+		if err != nil {
+			return finished, err
+		}
+	}
+	return finished, nil
 }
 
 func (r *Replayer) tryBatch(ctx context.Context, batch []taken, write func(context.Context, pgx.Tx, []keyset.Key) error) (finished []taken, err error) {
