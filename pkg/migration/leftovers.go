@@ -86,7 +86,7 @@ func Finish(ctx context.Context, dsn, table string) (removed []Leftover, err err
 	if err != nil {
 		return nil, err
 	}
-	name := facts.Schema + "." + facts.Name
+	name := facts.String()
 	for _, leftover := range leftovers {
 		if leftover.State != retired || leftover.Table != name {
 			continue

@@ -88,7 +88,7 @@ func (m *Migration) cutOver(ctx context.Context, l *live) error {
 	if err != nil {
 		return err
 	}
-	m.report.RetiredTable = m.run.names.RetiredSchema() + "." + m.run.names.Table
+	m.report.RetiredTable = pg.Readable(m.run.names.RetiredSchema(), m.run.names.Table)
 	m.config.Observer.Observe(Swapped{Retired: m.report.RetiredTable})
 	return nil
 }

@@ -40,7 +40,7 @@ func (m *Migration) lockTable(ctx context.Context) (err error) {
 	if m.target.table, err = schema.Load(ctx, m.control, oid); err != nil {
 		return err
 	}
-	m.report.Table = m.target.table.Schema + "." + m.target.table.Name
+	m.report.Table = m.target.table.String()
 	return nil
 }
 
@@ -163,7 +163,7 @@ func (m *Migration) refusals(ctx context.Context) error {
 }
 
 func kindRefusals(table *schema.Table) []*shadow.Refusal {
-	name := table.Schema + "." + table.Name
+	name := table.String()
 	kinds := map[string]string{"v": "a view", "m": "a materialized view", "p": "a partitioned table", "f": "a foreign table",
 		"S": "a sequence", "i": "an index", "I": "a partitioned index", "c": "a composite type", "t": "a TOAST table"}
 	remedies := map[string]string{"v": "change the table behind it", "m": "change the tables behind it",

@@ -1,6 +1,7 @@
 package pg
 
 import (
+	"regexp"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -16,6 +17,21 @@ func Idents(names []string) string {
 		quoted[i] = Ident(name)
 	}
 	return strings.Join(quoted, ", ")
+}
+
+var plainIdent = regexp.MustCompile(`^[a-z_][a-z0-9_]*$`)
+
+// Readable renders a qualified name for people, with quotes only where a name
+// needs them. It reads back as the same name.
+func Readable(parts ...string) string {
+	shown := make([]string, len(parts))
+	for i, part := range parts {
+		shown[i] = part
+		if !plainIdent.MatchString(part) {
+			shown[i] = Ident(part)
+		}
+	}
+	return strings.Join(shown, ".")
 }
 
 // Literal quotes a string constant for the few utility statements that take no

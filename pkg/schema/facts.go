@@ -3,6 +3,8 @@
 // the embedded .sql files. It decides nothing.
 package schema
 
+import "github.com/pgshadow/pgshadow/pkg/pg"
+
 // Table is everything of a table that a shadow must carry, as the catalog had it
 // at one moment. It is a value: nothing in it changes after Load.
 type Table struct {
@@ -177,6 +179,9 @@ type Size struct {
 	IndexBytes    int64
 	EstimatedRows int64
 }
+
+// String is the table's name for people; it reads back as the same name.
+func (t *Table) String() string { return pg.Readable(t.Schema, t.Name) }
 
 // Column returns the live column with that attnum.
 func (t *Table) Column(attnum int) (Column, bool) {

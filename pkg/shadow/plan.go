@@ -41,7 +41,7 @@ type Relation struct {
 func (r Relation) Quoted() string { return pg.Ident(r.Schema, r.Name) }
 
 // String is the original's name for people.
-func (r Relation) String() string { return r.Schema + "." + r.Name }
+func (r Relation) String() string { return pg.Readable(r.Schema, r.Name) }
 
 // Column is one column of the shadow that takes a value from the original.
 // Value is assigned by INSERT, Compare is the same value as the column stores
@@ -279,10 +279,10 @@ func ChooseKey(original *schema.Table) (schema.Index, error) {
 			return index, nil
 		}
 	default:
-		return schema.Index{}, &Refusal{Check: "replica identity", Reason: fmt.Sprintf("%s.%s has REPLICA IDENTITY NOTHING, so updates and deletes are not in the stream", original.Schema, original.Name),
+		return schema.Index{}, &Refusal{Check: "replica identity", Reason: fmt.Sprintf("%s has REPLICA IDENTITY NOTHING, so updates and deletes are not in the stream", original),
 			Remedy: "ALTER TABLE ... REPLICA IDENTITY DEFAULT (with a primary key) or USING INDEX"}
 	}
-	return schema.Index{}, &Refusal{Check: "key", Reason: fmt.Sprintf("%s.%s has no usable key: a valid primary key that is not deferrable, or a unique not-null index set as its replica identity", original.Schema, original.Name),
+	return schema.Index{}, &Refusal{Check: "key", Reason: fmt.Sprintf("%s has no usable key: a valid primary key that is not deferrable, or a unique not-null index set as its replica identity", original),
 		Remedy: "add a primary key, or CREATE UNIQUE INDEX CONCURRENTLY on not-null columns and ALTER TABLE ... REPLICA IDENTITY USING INDEX"}
 }
 

@@ -1,0 +1,131 @@
+package main
+
+import (
+	"io"
+	"time"
+
+	"github.com/rs/zerolog"
+
+	"github.com/pgshadow/pgshadow/pkg/migration"
+)
+
+const (
+	console = "console"
+	jsonLog = "json"
+)
+
+// logOptions say how the log on stderr looks.
+type logOptions struct{ format, level string }
+
+// outputSettings are those of every command that runs something.
+func outputSettings(output *string, log *logOptions) []setting {
+	return []setting{
+		reportSetting(output),
+		{name: "log-format", value: "console|json", preset: console, take: oneOf(&log.format, console, jsonLog),
+			help: "form of the log on stderr"},
+		{name: "log-level", value: "LEVEL", preset: "info", take: oneOf(&log.level, "debug", "info", "warn", "error"),
+			help: "debug, info, warn or error"},
+	}
+}
+
+func reportSetting(output *string) setting {
+	return setting{name: "output", value: "text|json", preset: "text", take: oneOf(output, "text", "json"),
+		help: "form of the report on stdout"}
+}
+
+func (o logOptions) parsedLevel() zerolog.Level {
+	level, err := zerolog.ParseLevel(o.level)
+	if err != nil {
+		return zerolog.InfoLevel
+	}
+	return level
+}
+
+// fieldOrder is that of the console format, which would sort by name.
+var fieldOrder = []string{"run_id", "table", "phase", "percent", "rows", "estimated_rows", "rows_per_second", "eta_seconds",
+	"lag_bytes", "dirty_keys", "invisible_keys", "changes_received",
+	"outcome", "exit_code", "attempt", "waiting_for", "reason"}
+
+func newLogger(screen *screen, o logOptions) zerolog.Logger {
+	var out io.Writer = screen
+	if o.format == console {
+		out = zerolog.ConsoleWriter{Out: screen, NoColor: !screen.color, TimeFormat: time.DateTime, FieldsOrder: fieldOrder}
+	}
+	return zerolog.New(out).Level(o.parsedLevel()).With().Timestamp().Logger()
+}
+
+// logEvent writes the one line of an event. Progress has its own.
+func logEvent(log zerolog.Logger, event migration.Event) {
+	switch e := event.(type) {
+	case migration.RunStarted:
+		message := "run started"
+		if e.Resumed {
+			message = "run resumed"
+		}
+		log.Info().Str("run_id", e.RunID).Str("table", e.Table).Msg(message)
+	case migration.PhaseStarted:
+		log.Info().Stringer("phase", e.Phase).Msg("phase started")
+	case migration.PhaseFinished:
+		log.Info().Stringer("phase", e.Phase).Int64("duration_ms", e.Duration.Milliseconds()).Msg("phase finished")
+	case migration.ChunkCopied:
+		log.Debug().Str("chunk", e.Chunk).Int64("rows", e.Rows).Int64("duration_ms", e.Duration.Milliseconds()).Msg("chunk copied")
+	case migration.Restarted:
+		log.Warn().Str("reason", e.Reason).Msg("copy restarted")
+	case migration.Swapped:
+		log.Info().Str("retired_table", e.Retired).Msg("swapped")
+	default:
+		logHindrance(log, event)
+	}
+}
+
+// logHindrance writes the line of an event that holds the run up, or may.
+func logHindrance(log zerolog.Logger, event migration.Event) {
+	switch e := event.(type) {
+	case migration.Waiting:
+		log.Warn().Str("waiting_for", e.For).Str("reason", e.Reason).Msg("waiting")
+	case migration.Throttled:
+		if e.Reason == "" {
+			log.Info().Msg("throttle released")
+			return
+		}
+		log.Info().Str("reason", e.Reason).Msg("throttled")
+	case migration.AttemptFailed:
+		log.Warn().Int("attempt", e.Attempt).Str("reason", e.Reason).Int64("backoff_ms", e.Backoff.Milliseconds()).Msg("cutover attempt failed")
+	case migration.Noted:
+		log.Warn().Str("note", e.Note).Msg("noted")
+	default:
+	}
+}
+
+// logProgress writes a progress line where there is no display.
+func logProgress(log zerolog.Logger, level zerolog.Level, now situation) {
+	line := log.WithLevel(level).Stringer("phase", now.phase).Int64("duration_ms", now.elapsed.Milliseconds())
+	if p := now.progress; p != nil {
+		if percent, eta, known := expectation(*p); known {
+			line = line.Float64("percent", float64(int(percent*10))/10).Int64("estimated_rows", p.EstimatedRows)
+			if eta >= 0 {
+				line = line.Int64("eta_seconds", int64(eta.Seconds()))
+			}
+		}
+		line = line.Int64("rows", p.Rows).Int64("rows_per_second", int64(p.RowsPerSecond)).
+			Int64("lag_bytes", p.LagBytes).Int("dirty_keys", p.DirtyKeys).Int64("invisible_keys", p.InvisibleKeys).
+			Uint64("changes_received", p.ChangesReceived).Stringer("confirmed_lsn", p.Confirmed)
+	}
+	if now.waits != "" {
+		line = line.Str("throttle", now.waits)
+	}
+	line.Msg("progress")
+}
+
+// logEnd is the last line of a run.
+func logEnd(log zerolog.Logger, report migration.Report) {
+	line := log.Info()
+	if report.Error != nil {
+		line = log.Error().Str("reason", report.Error.Message).Str("state", report.Error.State)
+	}
+	if report.RunID != "" {
+		line = line.Str("run_id", report.RunID)
+	}
+	line.Str("table", report.Table).Str("outcome", string(report.Outcome)).Int("exit_code", report.ExitCode).
+		Int64("duration_ms", report.DurationMS).Msg("run ended")
+}

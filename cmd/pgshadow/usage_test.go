@@ -1,0 +1,126 @@
+package main
+
+import (
+	"strings"
+	"testing"
+)
+
+func TestHelp(t *testing.T) {
+	t.Parallel()
+	for name, args := range map[string][]string{
+		"help":         {"--help"},
+		"help_alter":   {"alter", "--help"},
+		"help_version": {"version", "-h"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := runProgram(t, []string{"PGSHADOW_DSN=postgres://u:hunter2@h/d", "PGSHADOW_TABLE=orders"}, args...)
+			if got.code != 0 || got.stderr != "" {
+				t.Errorf("got %s", got)
+			}
+			golden(t, name, got.stdout)
+		})
+	}
+	for _, args := range [][]string{{"help"}, {"help", "alter"}} {
+		other := append(append([]string{}, args[1:]...), "--help")
+		if got, want := runProgram(t, nil, args...), runProgram(t, nil, other...); got != want {
+			t.Errorf("%v: got %s", args, got)
+		}
+	}
+}
+
+// Everything that is built is in the help, and nothing else.
+func TestHelpIsComplete(t *testing.T) {
+	t.Parallel()
+	help := runProgram(t, nil, "alter", "--help").stdout
+	for _, flag := range []string{"dsn", "table", "alter", "set", "copy-workers", "index-workers", "chunk-time", "max-replica-lag",
+		"max-active-sessions", "throttle-query", "throttle-file", "max-rows-per-second", "verify", "lock-timeout", "max-lock-hold",
+		"cutover-attempts", "retire", "restart", "config", "output", "log-format", "log-level"} {
+		if !strings.Contains(help, "  --"+flag+" ") {
+			t.Errorf("the help does not name --%s", flag)
+		}
+	}
+	for _, flag := range []string{"native", "max-wal-retained", "cutover", "kill-blockers", "rollback-window", "hooks", "http", "allow-lossy", "dry-run"} {
+		got := runProgram(t, nil, "alter", "--"+flag)
+		if want := "pgshadow alter: there is no flag --" + flag + "\nsee: pgshadow alter --help\n"; got != (ended{2, "", want}) {
+			t.Errorf("--%s: got %s", flag, got)
+		}
+	}
+	for _, command := range []string{"plan", "rehearse", "status", "pause", "rollback"} {
+		got := runProgram(t, nil, command)
+		if want := "pgshadow: there is no command \"" + command + "\"\nsee: pgshadow --help\n"; got != (ended{2, "", want}) {
+			t.Errorf("%s: got %s", command, got)
+		}
+	}
+}
+
+func TestVersion(t *testing.T) {
+	t.Parallel()
+	for _, args := range [][]string{{"version"}, {"--version"}} {
+		got := runProgram(t, nil, args...)
+		if got.code != 0 || got.stderr != "" || !strings.HasPrefix(got.stdout, "pgshadow ") || strings.Count(got.stdout, "\n") != 1 {
+			t.Errorf("%v: got %s", args, got)
+		}
+	}
+}
+
+// Usage errors end with 2, name every problem on a line of its own on stderr, and
+// leave stdout empty, whatever the form of the output.
+func TestUsageErrors(t *testing.T) {
+	t.Parallel()
+	const (
+		noTable   = "table is missing: say which with --table [schema.]name"
+		noAlter   = `alter is missing: say what to change with --alter "..."`
+		badURL    = "dsn is not a URL as PostgreSQL takes it: want postgres://user:password@host:port/database, with %2F for / and %40 for @ in a password (%23 for #, %3F for ?)"
+		needsText = " needs a value"
+	)
+	for name, c := range map[string]struct {
+		args []string
+		env  []string
+		want []string
+	}{
+		"nothing":        {want: []string{noTable, noAlter}},
+		"JSON":           {args: []string{"--output", "json"}, want: []string{noTable, noAlter}},
+		"unknown flag":   {args: []string{"--tabel", "x"}, want: []string{"there is no flag --tabel"}},
+		"no value":       {args: []string{"--table"}, want: []string{"--table" + needsText}},
+		"argument":       {args: []string{"orders"}, want: []string{`unexpected argument "orders": every value belongs to a flag`, noTable, noAlter}},
+		"DSN misplaced":  {args: []string{"postgres://u:hunter2@h/d"}, want: []string{"unexpected argument that looks like a connection string: every value belongs to a flag", noTable, noAlter}},
+		"slash":          {args: []string{"--table", "t", "--alter", "a", "--dsn", "postgres://u:hun/ter2@h/d"}, want: []string{badURL}},
+		"slash and port": {args: []string{"--table", "t", "--alter", "a", "--dsn", "postgres://u:12/hunter2@h/d"}, want: []string{badURL}},
+		"question mark":  {args: []string{"--table", "t", "--alter", "a", "--dsn", "postgres://u:12?hunter2@h/d"}, want: []string{badURL}},
+		"hash":           {args: []string{"--table", "t", "--alter", "a"}, env: []string{"PGSHADOW_DSN=postgres://u:12#hunter2@h/d"}, want: []string{badURL}},
+		"sslmode":        {args: []string{"--table", "t", "--alter", "a", "--dsn", "host=h password=hunter2 sslmode=maybe"}, want: []string{"dsn is wrong: reading the connection settings: sslmode is invalid"}},
+		"every kind": {
+			args: []string{"--chunk-time", "5x", "--lock-timeout", "100us", "--max-replica-lag", "-1s", "--copy-workers", "0", "--index-workers", "33",
+				"--set", "a", "--set", "B=1", "--set", "b=2", "--output", "xml", "--log-level", "loud", "--retire", "burn", "--verify", "maybe"},
+			env: []string{"PGSHADOW_MAX_ACTIVE_SESSIONS=many"},
+			want: []string{
+				`set is "a": want column=expression`,
+				`set is "b=2": column "b" has a value already`,
+				`copy-workers is "0": want a whole number of at least 1`,
+				`chunk-time is "5x": want a duration such as 500ms, 10s or 2m`,
+				`max-replica-lag is "-1s": want a duration of zero (off) or more`,
+				`PGSHADOW_MAX_ACTIVE_SESSIONS: max-active-sessions is "many": want a whole number of at least 0`,
+				`lock-timeout is "100us": want a duration of at least 1ms`,
+				`output is "xml": want text or json`,
+				`log-level is "loud": want debug, info, warn or error`,
+				noTable, noAlter,
+				"index-workers is 33: want 1 to 32",
+				`verify is "maybe": want full, sample or off`,
+				`retire is "burn": want keep or drop`,
+			},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got := runProgram(t, c.env, append([]string{"alter"}, c.args...)...)
+			want := "pgshadow alter: " + strings.Join(c.want, "\npgshadow alter: ") + "\nsee: pgshadow alter --help\n"
+			if got != (ended{2, "", want}) {
+				t.Errorf("got %s\nwant on stderr:\n%s", got, want)
+			}
+		})
+	}
+	if got := runProgram(t, nil); got.code != 2 || got.stdout != "" || !strings.HasPrefix(got.stderr, "pgshadow: a command is missing") {
+		t.Errorf("without a command: got %s", got)
+	}
+}
