@@ -1,0 +1,96 @@
+package shadow
+
+import (
+	"errors"
+	"strings"
+	"testing"
+)
+
+func TestParseTakesOutUsing(t *testing.T) {
+	change, err := Parse("orders", []string{
+		"RENAME COLUMN a TO b",
+		`ALTER COLUMN b TYPE bigint USING b::bigint, ALTER COLUMN c TYPE text USING orders.c || lower("D") || b, ADD COLUMN n int`,
+		"RENAME COLUMN c TO a, ADD COLUMN m int",
+	}[:2], map[string]string{"n": "a + length(c)"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for column, want := range map[string]Expression{
+		"a": {SQL: "o.a::bigint", Columns: []string{"a"}, PlainCast: true},
+		"c": {SQL: `(o.c || lower(o."D")) || o.a`, Columns: []string{"c", "D", "a"}, Functions: []string{"lower"}},
+	} {
+		if got := change.Using[column]; got.SQL != want.SQL || strings.Join(got.Columns, " ") != strings.Join(want.Columns, " ") || got.PlainCast != want.PlainCast ||
+			strings.Join(got.Functions, " ") != strings.Join(want.Functions, " ") {
+			t.Errorf("USING of %s: %+v, want %+v", column, got, want)
+		}
+	}
+	if got := change.Set["n"].SQL; got != "o.a + length(o.c)" {
+		t.Errorf("--set n: %s", got)
+	}
+}
+
+func TestParseTakesOrdinaryActions(t *testing.T) {
+	for _, text := range []string{
+		"ADD COLUMN x int", "DROP COLUMN x CASCADE", "ALTER x TYPE varchar(3) COLLATE \"C\"", "ALTER x SET DEFAULT 1, ALTER y DROP NOT NULL",
+		"ADD CONSTRAINT c CHECK (x > 0) NOT VALID", "ADD UNIQUE (x)", "ADD EXCLUDE USING gist (r WITH &&)", "DROP CONSTRAINT c, VALIDATE CONSTRAINT d",
+		"ALTER x ADD GENERATED ALWAYS AS IDENTITY", "SET (fillfactor = 50), RESET (autovacuum_enabled)", "SET TABLESPACE fast", "CLUSTER ON i", "SET WITHOUT CLUSTER",
+		"REPLICA IDENTITY FULL", "RENAME COLUMN x TO y", "RENAME CONSTRAINT x TO y", "ADD COLUMN x int -- a comment", "* ADD COLUMN x int",
+	} {
+		if _, err := Parse("orders", []string{text}, nil); err != nil {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
+}
+
+func TestParseRefuses(t *testing.T) {
+	for _, c := range []struct {
+		alters []string
+		check  string
+	}{
+		{[]string{"ADD COLUMN x int; DROP TABLE orders"}, "alter"},
+		{[]string{"ADD COLUMN x int;; SELECT 1"}, "alter"},
+		{[]string{"ADD COLUMN x int /* ; */ ; /* */ DROP TABLE t"}, "alter"},
+		{[]string{"RENAME TO other"}, "alter"},
+		{[]string{"SET SCHEMA other"}, "alter"},
+		{[]string{"OWNER TO other"}, "alter"},
+		{[]string{"ATTACH PARTITION p DEFAULT"}, "alter"},
+		{[]string{"INHERIT p"}, "alter"},
+		{[]string{"ENABLE ROW LEVEL SECURITY"}, "alter"},
+		{[]string{"DISABLE TRIGGER ALL"}, "alter"},
+		{[]string{"SET UNLOGGED"}, "alter"},
+		{[]string{".other ADD COLUMN x int"}, "alter"},
+		{[]string{"ADD FOREIGN KEY (x) REFERENCES y"}, "foreign key"},
+		{[]string{"ADD COLUMN x int REFERENCES y"}, "foreign key"},
+		{[]string{"ALTER x TYPE int USING (SELECT 1)"}, "expression"},
+		{[]string{"ALTER x TYPE int USING now()::text::int"}, "expression"},
+		{[]string{"ALTER x TYPE timestamptz USING LOCALTIMESTAMP"}, "expression"},
+		{[]string{"ALTER x TYPE text USING orders.*::text"}, "expression"},
+		{[]string{"ALTER x TYPE text USING other.x"}, "expression"},
+		{[]string{"ADD COLUMN n int", "ALTER x TYPE text USING n::text"}, "expression"},
+		{[]string{"ALTER x TYPE text", "ALTER y TYPE text USING x"}, "expression"},
+		{[]string{"DROP COLUMN n", "ALTER x TYPE text USING n::text"}, "expression"},
+		{[]string{"ALTER x TYPE text", "ALTER x TYPE varchar(3)"}, "alter"},
+	} {
+		_, err := Parse("orders", c.alters, nil)
+		var refusal *Refusal
+		if !errors.As(err, &refusal) || refusal.Check != c.check || refusal.Remedy == "" {
+			t.Errorf("%q: %v, want a refusal by check %q", c.alters, err, c.check)
+		}
+	}
+}
+
+func TestSyntaxErrorPosition(t *testing.T) {
+	for text, want := range map[string]int{
+		"ALTER COLUMN v TIPE bigint":          16,
+		`ALTER COLUMN "näme äöü" TIPE bigint`: 25,
+		"ADD COLUMN x int DEFAULT 'open":      26,
+		"ALTER TABLE orders ADD COLUMN x":     7,
+		"":                                    1,
+	} {
+		_, err := Parse("orders", []string{text}, nil)
+		var syntax *SyntaxError
+		if !errors.As(err, &syntax) || syntax.Position != want || syntax.Text != text {
+			t.Errorf("%q: %v (%+v), want position %d", text, err, syntax, want)
+		}
+	}
+}
