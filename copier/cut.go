@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgshadow/pgshadow/pkg/keyset"
+	"github.com/pgshadow/pgshadow/pkg/pg"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
 )
 
@@ -43,6 +44,9 @@ func (c *Cutter) cut(ctx context.Context, conn *pgx.Conn, within keyset.Range, n
 		targets[i] = &values[i]
 	}
 	err := conn.QueryRow(ctx, sql, args...).Scan(targets...)
+	for pg.IsLockFailure(err) && ctx.Err() == nil {
+		err = conn.QueryRow(ctx, sql, args...).Scan(targets...) // somebody holds the original exclusively
+	}
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // no bound is an answer
 	}

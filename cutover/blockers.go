@@ -13,7 +13,10 @@ import (
 
 // refuseOldSnapshots holds an attempt back while there is a prepared transaction
 // on the table, whose lock nobody can wait out, or a transaction whose snapshot
-// is older than the shadow's rows: it would not see them (hazard H34).
+// is older than the shadow's rows: it would not see them (hazard H34). A
+// snapshot's xmin is as old as the oldest transaction that writes anywhere, so
+// the transaction's own beginning counts too; a role without pg_read_all_stats
+// does not see that of others, and takes them for old.
 func (c *Cutover) refuseOldSnapshots(ctx context.Context, conn *pgx.Conn) error {
 	var blockers []string
 	rows, err := conn.Query(ctx, `
@@ -24,9 +27,11 @@ func (c *Cutover) refuseOldSnapshots(ctx context.Context, conn *pgx.Conn) error 
 		UNION ALL
 		SELECT pg_catalog.format('pid %s (%s, %s) has had a snapshot since %s', pid, application_name, state, xact_start)
 		  FROM pg_catalog.pg_stat_activity
-		 WHERE backend_xmin IS NOT NULL AND datname = pg_catalog.current_database() AND backend_type = 'client backend'
-		   AND pid <> pg_catalog.pg_backend_pid() AND application_name NOT LIKE 'pgshadow%'
-		   AND pg_catalog.age(backend_xmin) > pg_catalog.age($2::pg_catalog.text::pg_catalog.xid)`, c.plan.Original.OID, c.horizon)
+		 WHERE backend_xmin IS NOT NULL AND datname = pg_catalog.current_database()
+		   AND coalesce(backend_type, 'client backend') = 'client backend' AND pid NOT IN (SELECT r.pid FROM pg_catalog.pg_stat_replication r)
+		   AND pid <> pg_catalog.pg_backend_pid() AND coalesce(application_name, '') NOT LIKE 'pgshadow%'
+		   AND (xact_start IS NULL OR xact_start < $3)
+		   AND pg_catalog.age(backend_xmin) > pg_catalog.age($2::pg_catalog.text::pg_catalog.xid)`, c.plan.Original.OID, c.horizon.xid(), c.horizon.At)
 	if err != nil {
 		return fmt.Errorf("looking for old snapshots: %w", err)
 	}
@@ -46,7 +51,8 @@ func (c *Cutover) refuseOldSnapshots(ctx context.Context, conn *pgx.Conn) error 
 func (c *Cutover) shooAutovacuum(ctx context.Context, conn *pgx.Conn) error {
 	var busy bool
 	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
-		WHERE a.backend_type = 'autovacuum worker' AND l.relation = $1 AND l.granted)`, c.plan.Original.OID).Scan(&busy)
+		WHERE l.relation = $1 AND l.granted AND (a.backend_type = 'autovacuum worker'
+		  OR a.backend_type IS NULL AND a.usesysid IS NULL AND l.mode = 'ShareUpdateExclusiveLock'))`, c.plan.Original.OID).Scan(&busy)
 	if err != nil {
 		return fmt.Errorf("looking for an autovacuum of %s: %w", c.plan.Original, err)
 	}

@@ -127,16 +127,26 @@ type Cutover struct {
 	guard   Guard
 	observe func(Event)
 	lock    []uint32 // OIDs of the tables to lock, in order
-	horizon string   // 32-bit xid: a snapshot older than it may not see the shadow's rows
+	horizon Horizon
 }
 
-// Swap says which tables are exchanged. Horizon is a transaction id of when the
-// shadow had all rows: an older snapshot would not see some of them.
+// Swap says which tables are exchanged. A snapshot older than the horizon would
+// not see some of the shadow's rows.
 type Swap struct {
 	Plan      *shadow.Plan
 	ShadowOID uint32
-	Horizon   uint64
+	Horizon   Horizon
 }
+
+// Horizon is a moment when every row of the copy was there: the first transaction
+// id not yet assigned then, and the server's clock.
+type Horizon struct {
+	XID uint64
+	At  time.Time
+}
+
+// xid is the 32-bit form, as age() takes it.
+func (h Horizon) xid() string { return strconv.FormatUint(uint64(uint32(h.XID)), 10) } //nolint:gosec // the low half is meant
 
 // New makes a Cutover. connect opens sessions in the login role with the plan's
 // search path.
@@ -145,7 +155,7 @@ func New(config Config, swap Swap, connect func(ctx context.Context, purpose str
 	lock := []uint32{swap.Plan.Original.OID, swap.ShadowOID}
 	slices.Sort(lock)
 	return &Cutover{config: config, plan: swap.Plan, connect: connect, replay: replay, fencer: fencer, guard: guard, observe: observe,
-		lock: lock, horizon: strconv.FormatUint(uint64(uint32(swap.Horizon)), 10)}
+		lock: lock, horizon: swap.Horizon}
 }
 
 // Run tries until the swap is committed, the attempts are used up
@@ -155,7 +165,11 @@ func (c *Cutover) Run(ctx context.Context) (report Report, err error) {
 	if err != nil {
 		return report, err
 	}
-	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
+	defer func() {
+		if closed := pg.Close(ctx, conn); err != nil {
+			err = errors.Join(err, closed) // after a committed swap it is of no interest
+		}
+	}()
 	backoff := backoffMin
 	for attempt := 1; ; attempt++ {
 		report, err = c.once(ctx, conn)

@@ -52,6 +52,9 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 func (c *Cutover) takeLock(ctx context.Context, tx pgx.Tx) error {
 	settings := []string{
 		"SET LOCAL lock_timeout = " + pg.Milliseconds(c.config.LockTimeout),
+		// Should this process or its host vanish, the server gives the lock back.
+		"SET LOCAL statement_timeout = " + pg.Milliseconds(c.config.LockTimeout+c.config.MaxHold),
+		"SET LOCAL idle_in_transaction_session_timeout = " + pg.Milliseconds(c.config.LockTimeout+c.config.MaxHold),
 		"SET LOCAL ROLE " + pg.Ident(c.plan.Owner),
 	}
 	for _, sql := range settings {

@@ -87,12 +87,20 @@ func LoadSlot(ctx context.Context, conn *pgx.Conn, name string) (SlotState, erro
 	return state, err
 }
 
-// DropSlot drops the slot if it exists, ending the walsender that may still hold
-// it after its client has gone.
-func DropSlot(ctx context.Context, conn *pgx.Conn, name string) error {
+// ReleaseSlot ends the walsender that may still hold the slot after its client,
+// an earlier process of the run, has gone.
+func ReleaseSlot(ctx context.Context, conn *pgx.Conn, name string) error {
 	const sql = `SELECT pg_catalog.pg_terminate_backend(active_pid, 5000) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1 AND active`
 	if _, err := conn.Exec(ctx, sql, name); err != nil {
 		return fmt.Errorf("ending the walsender of slot %q: %w", name, err)
+	}
+	return nil
+}
+
+// DropSlot drops the slot if it exists.
+func DropSlot(ctx context.Context, conn *pgx.Conn, name string) error {
+	if err := ReleaseSlot(ctx, conn, name); err != nil {
+		return err
 	}
 	_, err := conn.Exec(ctx, "SELECT pg_catalog.pg_drop_replication_slot(slot_name) FROM pg_catalog.pg_replication_slots WHERE slot_name = $1", name)
 	if err != nil && !pg.Is(err, pg.UndefinedObject) {

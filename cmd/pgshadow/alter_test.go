@@ -79,10 +79,13 @@ func TestDoneInText(t *testing.T) {
 	}
 	_, after, _ := strings.Cut(got.stdout, "drop it with  ")
 	drop, _, _ := strings.Cut(after, "\n")
-	if !strings.HasPrefix(drop, "DROP SCHEMA pgshadow_") {
+	args, ok := strings.CutPrefix(drop, "pgshadow ")
+	if !ok {
 		t.Fatalf("it says to drop with %q", drop)
 	}
-	db.Exec(t, drop)
+	if finished := runProgram(t, env, strings.Fields(args)...); finished.code != 0 || finished.stderr != "" || !strings.Contains(finished.stdout, ": removed\n") {
+		t.Errorf("%s: got %s", drop, finished)
+	}
 	if left := pgtest.Scalar[int](t, db, "SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'pgshadow\\_%\\_retired'"); left != 0 {
 		t.Error("the retired table is still there")
 	}

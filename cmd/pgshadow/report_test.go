@@ -35,7 +35,7 @@ verification    full: 1,234,567 rows compared, 0 mismatches, 12 compared again
   digests       original 0a, shadow 0a
 cutover         1 attempt; the last waited 1.2 ms for the lock and held it 14.5 ms, 3.0 ms of that for the fence
 retired table   pgshadow_abc_retired.orders
-  drop it with  DROP SCHEMA pgshadow_abc_retired CASCADE
+  drop it with  pgshadow finish --table public.orders
 duration        1m23s
 
 copy              1m20s

@@ -10,6 +10,8 @@ func TestHelp(t *testing.T) {
 	for name, args := range map[string][]string{
 		"help":         {"--help"},
 		"help_alter":   {"alter", "--help"},
+		"help_cleanup": {"cleanup", "--help"},
+		"help_finish":  {"finish", "--help"},
 		"help_version": {"version", "-h"},
 	} {
 		t.Run(name, func(t *testing.T) {

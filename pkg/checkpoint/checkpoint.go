@@ -34,6 +34,7 @@ type Run struct {
 	UpdatedAt time.Time
 	EndedAt   *time.Time // nil while the run is open
 	Outcome   string
+	Heal      bool // changes were missed: a full comparison is due
 }
 
 // Owner says which process works on a run.
@@ -83,7 +84,7 @@ func Create(ctx context.Context, tx pgx.Tx, run Run) error {
 	return nil
 }
 
-const runColumns = `run_id, table_oid, table_title, table_name, change, phase, coalesce(plan, 'null'), host, pid, created_at, updated_at, ended_at, coalesce(outcome, '')`
+const runColumns = `run_id, table_oid, table_title, table_name, change, phase, coalesce(plan, 'null'), host, pid, created_at, updated_at, ended_at, coalesce(outcome, ''), heal`
 
 // Runs lists the runs of the database, the newest first. openOnly leaves out
 // those that have ended.
@@ -95,7 +96,7 @@ func Runs(ctx context.Context, conn *pgx.Conn, openOnly bool) ([]Run, error) {
 	runs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Run, error) {
 		var r Run
 		err := row.Scan(&r.ID, &r.TableOID, &r.Table, &r.TableName, &r.Change, &r.Phase, &r.Plan, &r.Owner.Host, &r.Owner.PID,
-			&r.CreatedAt, &r.UpdatedAt, &r.EndedAt, &r.Outcome)
+			&r.CreatedAt, &r.UpdatedAt, &r.EndedAt, &r.Outcome, &r.Heal)
 		return r, err
 	})
 	if err != nil {
@@ -130,6 +131,26 @@ func (s *Store) SetPlan(ctx context.Context, tx pgx.Tx, plan any) error {
 	return nil
 }
 
+// SetHeal records that changes were missed, or that a full comparison has made up
+// for it.
+func (s *Store) SetHeal(ctx context.Context, tx pgx.Tx, heal bool) error {
+	if _, err := tx.Exec(ctx, "UPDATE pgshadow.run SET heal = $2, updated_at = pg_catalog.now() WHERE run_id = $1", s.runID, heal); err != nil {
+		return fmt.Errorf("recording that run %s has missed changes: %w", s.runID, err)
+	}
+	return nil
+}
+
+// Claim makes sure that the run is still open, and waits for a swap that is
+// being committed. It returns false when the run has ended: then nothing of it
+// may be dropped as if it had not.
+func (s *Store) Claim(ctx context.Context, conn *pgx.Conn) (open bool, err error) {
+	tag, err := conn.Exec(ctx, "UPDATE pgshadow.run SET updated_at = pg_catalog.now() WHERE run_id = $1 AND ended_at IS NULL", s.runID)
+	if err != nil {
+		return false, fmt.Errorf("claiming run %s: %w", s.runID, err)
+	}
+	return tag.RowsAffected() == 1, nil
+}
+
 // SetPhase records the phase that begins, and who works on it.
 func (s *Store) SetPhase(ctx context.Context, conn *pgx.Conn, phase string, owner Owner) error {
 	_, err := conn.Exec(ctx, "UPDATE pgshadow.run SET phase = $2, host = $3, pid = $4, updated_at = pg_catalog.now() WHERE run_id = $1",
@@ -153,7 +174,7 @@ func (s *Store) Touch(ctx context.Context, conn *pgx.Conn, applied pg.LSN) error
 
 // End closes the run.
 func (s *Store) End(ctx context.Context, conn *pgx.Conn, outcome, detail string) error {
-	_, err := conn.Exec(ctx, "UPDATE pgshadow.run SET ended_at = pg_catalog.now(), updated_at = pg_catalog.now(), outcome = $2, detail = $3 WHERE run_id = $1",
+	_, err := conn.Exec(ctx, "UPDATE pgshadow.run SET ended_at = pg_catalog.now(), updated_at = pg_catalog.now(), outcome = $2, detail = $3 WHERE run_id = $1 AND ended_at IS NULL",
 		s.runID, outcome, detail)
 	if err != nil {
 		return fmt.Errorf("recording the end of run %s: %w", s.runID, err)

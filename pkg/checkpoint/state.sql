@@ -10,6 +10,7 @@ CREATE TABLE IF NOT EXISTS pgshadow.run (
   phase       text NOT NULL,
   plan        jsonb,
   applied     pg_lsn,
+  heal        boolean NOT NULL DEFAULT false, -- changes were missed: a full comparison is due
   host        text NOT NULL,
   pid         int NOT NULL,
   created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),

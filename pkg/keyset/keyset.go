@@ -104,12 +104,15 @@ func (c Columns) Tuple(alias string) string {
 	return "(" + strings.Join(parts, ", ") + ")"
 }
 
-// List renders the key columns of an alias, each cast to text, to be scanned
-// into strings.
+// Text renders an expression's text as its type's output function gives it, which
+// is how the stream spells it; a cast to text differs (boolean, character).
+func Text(expression string) string { return "pg_catalog.concat(" + expression + ")" }
+
+// List renders the text of the key columns of an alias, to be scanned into strings.
 func (c Columns) List(alias string) string {
 	parts := make([]string, len(c))
 	for i, column := range c {
-		parts[i] = pgx.Identifier{alias, column.Name}.Sanitize() + "::pg_catalog.text"
+		parts[i] = Text(pgx.Identifier{alias, column.Name}.Sanitize())
 	}
 	return strings.Join(parts, ", ")
 }

@@ -32,7 +32,7 @@ func (m *Migration) cleanUp(ctx context.Context) error {
 	// The shadow has moved out: its schema is empty, and RESTRICT makes sure of it.
 	err := errors.Join(m.dropReplication(ctx, m.run.names), m.dropSchema(ctx, m.run.names.ShadowSchema(), "RESTRICT"))
 	if m.config.Retire == Drop {
-		if dropped := m.dropSchema(ctx, m.run.names.RetiredSchema(), "CASCADE"); dropped != nil {
+		if dropped := m.dropRetired(ctx, m.run.names); dropped != nil {
 			err = errors.Join(err, dropped)
 		} else {
 			m.report.RetiredTable = ""
@@ -49,14 +49,22 @@ func (m *Migration) abort(ctx context.Context, cause error) error {
 	return m.remove(ctx, m.run.names, fmt.Sprintf("%s: %v", Aborted, cause))
 }
 
-// remove drops every artifact of an unfinished run and closes its record.
+// remove drops every artifact of an unfinished run and closes its record. Before
+// the swap the retired schema is empty, so RESTRICT guards what it holds after.
 func (m *Migration) remove(ctx context.Context, names shadow.Names, detail string) error {
 	ctx, cancel := pg.Cleanup(ctx)
 	defer cancel()
-	err := errors.Join(
+	open, err := checkpoint.NewStore(names.RunID).Claim(ctx, m.control)
+	if err != nil {
+		return err
+	}
+	if !open {
+		return fmt.Errorf("removing the artifacts of run %s: it has ended meanwhile; see pgshadow cleanup --dry-run", names.RunID)
+	}
+	err = errors.Join(
 		m.dropReplication(ctx, names),
+		m.dropSchema(ctx, names.RetiredSchema(), "RESTRICT"),
 		m.dropSchema(ctx, names.ShadowSchema(), "CASCADE"),
-		m.dropSchema(ctx, names.RetiredSchema(), "CASCADE"),
 	)
 	if err != nil {
 		return fmt.Errorf("removing the artifacts of run %s: %w", names.RunID, err)

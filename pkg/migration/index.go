@@ -19,6 +19,11 @@ import (
 // writers off the shadow, so replay rests during each wave; the stream goes on
 // being read, and what came meanwhile is replayed before the next.
 func (m *Migration) index(ctx context.Context, l *live) error {
+	if m.run.heal {
+		if err := m.heal(ctx, l); err != nil {
+			return err
+		}
+	}
 	create, attach, err := m.missingBuilds(ctx)
 	if err != nil {
 		return err

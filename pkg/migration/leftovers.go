@@ -12,7 +12,6 @@ import (
 	"github.com/pgshadow/pgshadow/pkg/pg"
 	"github.com/pgshadow/pgshadow/pkg/schema"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
-	"github.com/pgshadow/pgshadow/replication"
 )
 
 // Leftover is what one run has left in the database.
@@ -194,17 +193,44 @@ func (m *Migration) removeLeftover(ctx context.Context, leftover Leftover, detai
 	if err != nil {
 		return err
 	}
-	if !done {
+	switch {
+	case leftover.State == unfinished:
 		return m.remove(ctx, names, detail)
+	case leftover.State == retired:
+		return m.dropRetired(ctx, names)
+	case done:
+		return errors.Join(m.dropReplication(ctx, names), m.dropSchema(ctx, names.ShadowSchema(), "RESTRICT"))
+	default:
+		// No record says what this is: a schema that holds a table may hold the
+		// only copy of what was the original, and stays.
+		if err := errors.Join(m.dropReplication(ctx, names), m.dropSchema(ctx, names.RetiredSchema(), "RESTRICT")); err != nil {
+			return err
+		}
+		return m.dropSchema(ctx, names.ShadowSchema(), "CASCADE")
 	}
-	if leftover.State == retired {
-		return m.dropSchema(ctx, names.RetiredSchema(), "CASCADE")
+}
+
+// dropRetired drops the retired table, unless something outside its schema
+// depends on it.
+func (m *Migration) dropRetired(ctx context.Context, names shadow.Names) error {
+	var dependent *string
+	err := m.control.QueryRow(ctx, `SELECT pg_catalog.min(pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid))
+		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid AND d.deptype = 'n'
+		WHERE n.nspname = $1 AND d.classid <> 'pg_catalog.pg_publication_rel'::regclass
+		  AND NOT EXISTS (SELECT FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_class t ON t.oid = f.adrelid
+		                  WHERE d.classid = 'pg_catalog.pg_attrdef'::regclass AND f.oid = d.objid AND t.relnamespace = n.oid)
+		  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
+		                  WHERE d.classid = 'pg_catalog.pg_constraint'::regclass AND k.oid = d.objid AND k.connamespace = n.oid)`,
+		names.RetiredSchema()).Scan(&dependent)
+	if err != nil {
+		return fmt.Errorf("looking for what depends on the retired table: %w", err)
 	}
-	return errors.Join(
-		replication.DropSlot(ctx, m.control, names.Slot()),
-		replication.DropPublication(ctx, m.control, names.Publication()),
-		m.dropSchema(ctx, names.ShadowSchema(), "RESTRICT"),
-	)
+	if dependent != nil {
+		return &shadow.Refusal{Check: "retired table", Reason: fmt.Sprintf("%s depends on the retired table in schema %s", *dependent, names.RetiredSchema()),
+			Remedy: "drop it, or point it at the new table, and finish again"}
+	}
+	return m.dropSchema(ctx, names.RetiredSchema(), "CASCADE")
 }
 
 // isDone tells whether the run's swap is committed: then the retired schema holds

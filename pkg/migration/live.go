@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/pgshadow/pgshadow/copier"
+	"github.com/pgshadow/pgshadow/cutover"
 	"github.com/pgshadow/pgshadow/pkg/keyset"
 	"github.com/pgshadow/pgshadow/pkg/pg"
 	"github.com/pgshadow/pgshadow/pkg/schema"
@@ -25,7 +26,7 @@ const (
 	progressInterval   = time.Second
 	// workerLockTimeout is how long copy, replay and index builds wait for a lock
 	// on the two tables. They take none that an application would wait behind.
-	workerLockTimeout = "30000"
+	workerLockTimeout = "5000"
 )
 
 // live is what flows while the phases run: the stream, the dirty set, its
@@ -61,10 +62,12 @@ func (m *Migration) whileStreaming(ctx context.Context, work func(ctx context.Co
 	group.Go(func() error { return m.watchProgress(groupCtx, l) })
 	worked := work(groupCtx, l)
 	stop()
-	flowed := group.Wait()
+	flowed := errors.Join(group.Wait(), l.Close(ctx))
 	m.report.ChangesReceived, m.report.KeysReplayed = l.stream.Received(), l.Replayed()
 	m.report.RowsCopied = l.chunks.Load().Rows()
 	switch {
+	case errors.Is(worked, cutover.ErrUnknown):
+		return errors.Join(worked, flowed)
 	case flowed != nil && errors.Is(worked, context.Canceled):
 		return flowed
 	case worked != nil:
@@ -82,6 +85,12 @@ func (m *Migration) open(ctx context.Context) (*live, error) {
 	slot, err := replication.LoadSlot(ctx, m.control, m.run.names.Slot())
 	if err != nil {
 		return nil, err
+	}
+	if slot.Active {
+		// This process has the table's lock, so whose walsender it was has gone.
+		if err := replication.ReleaseSlot(ctx, m.control, m.run.names.Slot()); err != nil {
+			return nil, err
+		}
 	}
 	committed, err := m.run.store.Chunks(ctx, m.control, m.run.plan.Key)
 	if err != nil {
@@ -202,10 +211,8 @@ func (m *Migration) restartCopy(ctx context.Context, l *live) error {
 	}
 	defer l.Resume()
 	err := pg.InTx(ctx, m.control, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		for _, build := range m.run.plan.Builds {
-			if err := pg.ExecAs(ctx, tx, m.run.plan.Owner, nil, unbuildSQL(m.run.names.Shadow(), m.run.names.ShadowSchema(), build.Name)); err != nil {
-				return fmt.Errorf("taking index %q off the shadow: %w", build.Name, err)
-			}
+		if err := m.unbuild(ctx, tx); err != nil {
+			return err
 		}
 		if err := pg.ExecAs(ctx, tx, m.run.plan.Owner, nil, "TRUNCATE ONLY "+m.run.names.Shadow()); err != nil {
 			return fmt.Errorf("emptying the shadow: %w", err)
@@ -217,6 +224,16 @@ func (m *Migration) restartCopy(ctx context.Context, l *live) error {
 	}
 	l.chunks.Store(copier.NewChunks(nil))
 	l.ClearTruncated(truncated)
+	return nil
+}
+
+// unbuild takes off the shadow what phase index builds, as far as it is there.
+func (m *Migration) unbuild(ctx context.Context, tx pgx.Tx) error {
+	for _, build := range m.run.plan.Builds {
+		if err := pg.ExecAs(ctx, tx, m.run.plan.Owner, nil, unbuildSQL(m.run.names.Shadow(), m.run.names.ShadowSchema(), build.Name)); err != nil {
+			return fmt.Errorf("taking index %q off the shadow: %w", build.Name, err)
+		}
+	}
 	return nil
 }
 

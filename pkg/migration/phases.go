@@ -53,19 +53,16 @@ func (m *Migration) catchUp(ctx context.Context, l *live) error {
 
 // verify compares the two tables while both are written.
 func (m *Migration) verify(ctx context.Context, l *live) error {
-	mode := m.config.Verify
-	if m.run.heal {
-		mode = verify.Full
-	}
+	var err error
+	m.report.Verify, err = m.compare(ctx, l, m.config.Verify)
+	return err
+}
+
+func (m *Migration) compare(ctx context.Context, l *live, mode verify.Mode) (verify.Report, error) {
 	v := verify.New(verify.Config{Mode: mode, Workers: m.config.Copy.Workers}, m.run.plan, m.asOwner,
 		copier.NewCutter(m.run.plan, m.config.Copy.ChunkTime), l, m.throttle)
 	m.progress.verifying(v)
-	report, err := v.Run(ctx)
-	m.report.Verify = report
-	if err == nil {
-		m.run.heal = false
-	}
-	return err
+	return v.Run(ctx)
 }
 
 // cutOver swaps the tables.
@@ -93,14 +90,17 @@ func (m *Migration) cutOver(ctx context.Context, l *live) error {
 	return nil
 }
 
-// horizon is a transaction id that every row of the copy is older than.
-func (m *Migration) horizon(ctx context.Context) (uint64, error) {
+// horizon is now: every row of the copy is older.
+func (m *Migration) horizon(ctx context.Context) (cutover.Horizon, error) {
 	var text string
-	if err := m.control.QueryRow(ctx, "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text").Scan(&text); err != nil {
-		return 0, fmt.Errorf("taking a snapshot: %w", err)
+	var horizon cutover.Horizon
+	err := m.control.QueryRow(ctx, "SELECT pg_catalog.pg_current_snapshot()::pg_catalog.text, pg_catalog.clock_timestamp()").Scan(&text, &horizon.At)
+	if err != nil {
+		return horizon, fmt.Errorf("taking a snapshot: %w", err)
 	}
 	snapshot, err := pg.ParseSnapshot(text)
-	return snapshot.Xmax(), err
+	horizon.XID = snapshot.Xmax()
+	return horizon, err
 }
 
 // guard is what else must hold under the cutover's lock.

@@ -225,6 +225,7 @@ var attachmentRemedies = map[string]string{
 	"extension member":  "the table is the extension's: change it by updating the extension",
 	"row type user":     "drop what uses the table's row type, and create it again after",
 	"function":          "drop the function before the change and create it again after",
+	"dependent object":  "drop it before the change and create it again after",
 	"security label":    "remove the label for the change, and set it again after",
 	"subscription":      "take the table out of the subscription first",
 }

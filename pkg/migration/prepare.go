@@ -195,7 +195,9 @@ func (m *Migration) refuseTakenNames(ctx context.Context, tx pgx.Tx, names shado
 // createSlot creates the slot on a session that has written nothing. The server
 // waits for every transaction that is running; the observer hears for which.
 func (m *Migration) createSlot(ctx context.Context) (err error) {
-	conn, err := m.db.Connect(ctx, m.run.names.RunID+" slot")
+	// The server waits for transactions here, not for a lock that others queue
+	// behind: the wait is bounded by the operator, who is told for whom it is.
+	conn, err := m.db.With(map[string]string{"lock_timeout": "0"}).Connect(ctx, m.run.names.RunID+" slot")
 	if err != nil {
 		return err
 	}

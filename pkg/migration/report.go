@@ -59,6 +59,7 @@ type Report struct {
 	RowsCopied      int64           `json:"rows_copied"`
 	ChangesReceived uint64          `json:"changes_received"`
 	KeysReplayed    uint64          `json:"keys_replayed"`
+	Healed          int64           `json:"healed,omitempty"` // rows read again because a lost slot had missed changes
 	Verify          verify.Report   `json:"verify"`
 	Cutover         cutover.Report  `json:"cutover"`
 	RetiredTable    string          `json:"retired_table,omitempty"`
@@ -109,6 +110,8 @@ func outcomeOf(err error) Outcome {
 		return Done
 	case errors.Is(err, cutover.ErrUnknown):
 		return Unknown
+	case errors.Is(err, errNotRemoved):
+		return Failed
 	case errors.As(err, &refusal), errors.As(err, &refusals), errors.As(err, &syntax):
 		return Refused
 	case definite(err):
@@ -129,6 +132,9 @@ func definite(err error) bool {
 	return errors.As(err, &data) || errors.As(err, &conflict) || errors.As(err, &mismatch) ||
 		errors.Is(err, replication.ErrChanged) || pg.IsData(err)
 }
+
+// errNotRemoved says that a run was to be aborted and something of it is left.
+var errNotRemoved = errors.New("not everything that the run made could be removed")
 
 func (m *Migration) conclude(err error) Report {
 	report := m.report

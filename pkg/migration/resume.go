@@ -6,8 +6,12 @@ import (
 	"fmt"
 	"reflect"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pgshadow/pgshadow/pkg/checkpoint"
+	"github.com/pgshadow/pgshadow/pkg/pg"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
+	"github.com/pgshadow/pgshadow/pkg/verify"
 	"github.com/pgshadow/pgshadow/replication"
 )
 
@@ -60,7 +64,7 @@ func (m *Migration) takeUp(ctx context.Context, open *checkpoint.Run, names shad
 	if err := json.Unmarshal(open.Plan, &plan); err != nil {
 		return fmt.Errorf("reading the plan of run %s: %w", open.ID, err)
 	}
-	m.run = run{store: checkpoint.NewStore(open.ID), names: names, plan: &plan}
+	m.run = run{store: checkpoint.NewStore(open.ID), names: names, plan: &plan, heal: open.Heal}
 	m.report.RunID = open.ID
 	if err := m.unchanged(ctx, m.control); err != nil {
 		return err
@@ -73,14 +77,40 @@ func (m *Migration) takeUp(ctx context.Context, open *checkpoint.Run, names shad
 	if slot.Exists && !slot.Lost {
 		return nil
 	}
-	if slot.Exists {
-		if err := replication.DropSlot(ctx, m.control, names.Slot()); err != nil {
+	if open.Phase != Prepare.String() {
+		m.config.Observer.Observe(Noted{Note: "the slot is gone: a new one is made, and a full comparison will find what it missed"})
+		if err := m.startHealing(ctx); err != nil {
 			return err
 		}
 	}
-	if open.Phase != Prepare.String() {
-		m.run.heal = true
-		m.config.Observer.Observe(Noted{Note: "the slot is gone: a new one is made, and a full comparison will find what it missed"})
+	if err := replication.DropSlot(ctx, m.control, names.Slot()); err != nil {
+		return err
 	}
 	return m.createSlot(ctx)
+}
+
+// startHealing records that changes were missed, before there is a slot again
+// that would make it look as if none were. The indexes come off: rows that the
+// shadow holds still, and the original no longer does, must not conflict.
+func (m *Migration) startHealing(ctx context.Context) error {
+	m.run.heal = true
+	return pg.InTx(ctx, m.control, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		if err := m.unbuild(ctx, tx); err != nil {
+			return err
+		}
+		return m.run.store.SetHeal(ctx, tx, true)
+	})
+}
+
+// heal makes up for changes that were missed: a full comparison makes every
+// differing row dirty, and replay reads it again.
+func (m *Migration) heal(ctx context.Context, l *live) error {
+	report, err := m.compare(ctx, l, verify.Full)
+	if err != nil {
+		return err
+	}
+	m.config.Observer.Observe(Noted{Note: fmt.Sprintf("the full comparison found %d rows that had to be read again", report.Rechecked)})
+	m.report.Healed = report.Rechecked
+	m.run.heal = false
+	return pg.InTx(ctx, m.control, pgx.TxOptions{}, func(tx pgx.Tx) error { return m.run.store.SetHeal(ctx, tx, false) })
 }

@@ -54,11 +54,19 @@ type run struct {
 func Run(ctx context.Context, config Config) (Report, error) {
 	m := &Migration{config: config.withDefaults(), began: time.Now(), report: Report{Table: config.Table}}
 	err := m.flow(ctx)
-	if definite(err) && outcomeOf(err) == Aborted {
-		err = errors.Join(err, m.abort(ctx, err))
+	if ctx.Err() != nil && pg.Is(err, pg.QueryCanceled) {
+		err = fmt.Errorf("%w: %w", ctx.Err(), err) // the server ended the statement because we did
+	}
+	if outcomeOf(err) == Aborted {
+		if left := m.abort(ctx, err); left != nil {
+			err = fmt.Errorf("%w: %w; %w", err, errNotRemoved, left)
+		}
 	}
 	if m.control != nil {
-		err = errors.Join(err, pg.Close(ctx, m.control))
+		// The session only held the lock: when it is already gone, so is the lock.
+		if closed := pg.Close(ctx, m.control); closed != nil {
+			m.report.Warnings = append(m.report.Warnings, closed.Error())
+		}
 	}
 	return m.conclude(err), err
 }

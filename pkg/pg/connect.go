@@ -70,9 +70,9 @@ func (d *Database) Target() string {
 }
 
 // Connect opens a session. purpose becomes the tail of its application_name.
-// Settings that could change a result or hold the server are pinned; those that
-// decide how values convert (TimeZone, DateStyle, IntervalStyle) are the login
-// role's own, so that an expression gives what a plain ALTER TABLE would give.
+// Settings that could change a result or hold the server are pinned. TimeZone and
+// the order of day and month are the login role's own, so that an expression gives
+// what a plain ALTER TABLE would give; dates are written in ISO style.
 func (d *Database) Connect(ctx context.Context, purpose string) (*pgx.Conn, error) {
 	settings := sessionSettings(purpose)
 	maps.Copy(settings, d.settings)
@@ -86,8 +86,16 @@ func (d *Database) connect(ctx context.Context, settings map[string]string) (*pg
 	if err != nil {
 		return nil, fmt.Errorf("connecting to %s: %w", d.Target(), err)
 	}
+	if _, err := conn.Exec(ctx, isoDates); err != nil {
+		return nil, errors.Join(fmt.Errorf("pinning DateStyle: %w", err), Close(ctx, conn))
+	}
 	return conn, nil
 }
+
+// isoDates has dates written so that they read back as the same: the other
+// styles write time zones that they cannot read. It is sent as a statement, which
+// keeps the login role's order of day and month; a startup option would not.
+const isoDates = "SET datestyle = 'ISO'"
 
 // ConnectAsLogin opens a session whose search_path is the login role's own: it is
 // what a name without a schema means to the user.
@@ -113,14 +121,16 @@ func sessionSettings(purpose string) map[string]string {
 		"synchronous_commit":                  "local", // a standby that is away must not stop a run
 		"standard_conforming_strings":         "on",
 		"extra_float_digits":                  "1",
+		"bytea_output":                        "hex",
+		"intervalstyle":                       "postgres",
 		"jit":                                 "off",
 		"plan_cache_mode":                     "force_custom_plan",
 	}
 }
 
 // ConnectReplication opens a walsender session on the database (PostgreSQL
-// manual section 55.4). Values it prints are in formats that every session reads
-// back the same, whatever its own DateStyle.
+// manual section 55.4). It spells values as every session of Connect does, so that
+// the same key has the same text wherever it was read.
 func (d *Database) ConnectReplication(ctx context.Context, purpose string) (*pgconn.PgConn, error) {
 	config := d.config.Copy()
 	// Reading the stream ends many waits by a deadline; none of them may cancel it.
@@ -131,10 +141,9 @@ func (d *Database) ConnectReplication(ctx context.Context, purpose string) (*pgc
 		"replication":        "database",
 		"application_name":   "pgshadow " + purpose,
 		"client_encoding":    "UTF8",
-		"datestyle":          "ISO",
-		"intervalstyle":      "postgres",
-		"extra_float_digits": "3",
+		"extra_float_digits": "1",
 		"bytea_output":       "hex",
+		"intervalstyle":      "postgres",
 		"search_path":        "",
 		"statement_timeout":  "0",
 	})
@@ -142,11 +151,20 @@ func (d *Database) ConnectReplication(ctx context.Context, purpose string) (*pgc
 	if err != nil {
 		return nil, fmt.Errorf("opening a replication connection to %s: %w", d.Target(), err)
 	}
+	if _, err := conn.Exec(ctx, isoDates).ReadAll(); err != nil {
+		closing, cancel := Cleanup(ctx)
+		defer cancel()
+		return nil, errors.Join(fmt.Errorf("pinning DateStyle: %w", err), conn.Close(closing))
+	}
 	return conn, nil
 }
 
-// Milliseconds renders a duration as PostgreSQL settings take it.
+// Milliseconds renders a duration as PostgreSQL settings take it. What is shorter
+// than a millisecond becomes one: zero would mean no limit at all.
 func Milliseconds(d time.Duration) string {
+	if d > 0 && d < time.Millisecond {
+		d = time.Millisecond
+	}
 	return strconv.FormatInt(d.Milliseconds(), 10)
 }
 

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -70,9 +71,21 @@ func Load(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 }
 
 // Fingerprint is a digest of the facts: it differs when any definition, grant,
-// comment or option of the table does.
+// comment or option of the table does. An index that is rebuilt concurrently has
+// another OID, and a twin that is not valid yet: neither counts.
 func (t *Table) Fingerprint() string {
-	document, err := json.Marshal(t)
+	facts := *t
+	facts.Indexes, facts.Constraints = nil, slices.Clone(t.Constraints)
+	for _, index := range t.Indexes {
+		if index.Usable {
+			index.OID = 0
+			facts.Indexes = append(facts.Indexes, index)
+		}
+	}
+	for i := range facts.Constraints {
+		facts.Constraints[i].IndexOID = 0
+	}
+	document, err := json.Marshal(facts)
 	if err != nil {
 		panic(fmt.Sprintf("encoding table facts: %v", err)) // plain values always encode
 	}

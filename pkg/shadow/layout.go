@@ -39,17 +39,33 @@ func (p *Plan) layOut(in Inputs, m mapping) {
 	p.Swap = p.swap(in, m, hasKey)
 }
 
-// keyIndex finds the shadow's own unique index on exactly the key's columns.
-func (p *Plan) keyIndex(m mapping) (schema.Index, bool) {
+// refuseArbiter refuses a deferrable constraint on the key's columns: PostgreSQL
+// would take it for ON CONFLICT, and then not have it.
+func (p *Plan) refuseArbiter(m mapping) error {
+	for _, index := range m.shadow.Indexes {
+		if index.Unique && !index.Immediate && p.onKey(m, index) {
+			return &Refusal{Check: "key", Reason: fmt.Sprintf("the changed table has a deferrable unique constraint %q on the key by which rows are followed", index.Name),
+				Remedy: "make the constraint deferrable after the change"}
+		}
+	}
+	return nil
+}
+
+// onKey tells whether an index is on exactly the key's columns.
+func (p *Plan) onKey(m mapping, index schema.Index) bool {
 	var want []int
 	for _, key := range p.ShadowKey {
 		i := slices.IndexFunc(m.shadow.Columns, func(c schema.Column) bool { return c.Name == key.Name })
 		want = append(want, m.shadow.Columns[i].Attnum)
 	}
 	slices.Sort(want)
+	return slices.Equal(slices.Sorted(slices.Values(index.Key)), want)
+}
+
+// keyIndex finds the shadow's own unique index on exactly the key's columns.
+func (p *Plan) keyIndex(m mapping) (schema.Index, bool) {
 	matches := func(index schema.Index) bool {
-		have := slices.Sorted(slices.Values(index.Key))
-		return index.Unique && index.Immediate && index.Usable && index.Plain && index.Method == "btree" && slices.Equal(have, want)
+		return index.Unique && index.Immediate && index.Usable && index.Plain && index.Method == "btree" && p.onKey(m, index)
 	}
 	for _, primaryFirst := range []bool{true, false} {
 		for _, index := range m.shadow.Indexes {
@@ -103,17 +119,18 @@ func (p *Plan) swap(in Inputs, m mapping, hasKey bool) []Statement {
 	for _, constraint := range notValid(m.shadow) {
 		b.lateCheck(constraint)
 	}
-	serials := p.sequences(b, m)
-	p.move(b, in, m)
+	identities, serials := p.sequences(b, m)
+	p.move(b, in, m, identities)
 	for _, statement := range serials {
 		b.add("the sequence belongs to the new table's column", "%s", statement)
 	}
 	return b.statements
 }
 
-// sequences carries identity values over, lets serial sequences go, and returns
-// the statements that take them up again.
-func (p *Plan) sequences(b *builder, m mapping) (after []string) {
+// sequences lets serial sequences go, and returns the statements that take them
+// up again. It also returns those that carry identity values over, to be run when
+// the original's sequences have moved, and so are locked.
+func (p *Plan) sequences(b *builder, m mapping) (identities, serials []string) {
 	for _, sequence := range m.original.Sequences {
 		partner, kept := m.partner[sequence.Attnum]
 		if !kept {
@@ -122,20 +139,20 @@ func (p *Plan) sequences(b *builder, m mapping) (after []string) {
 		name := pg.Ident(sequence.Schema, sequence.Name)
 		if !sequence.Identity {
 			b.add("the sequence stays where it is", "ALTER SEQUENCE %s OWNED BY NONE", name)
-			after = append(after, fmt.Sprintf("ALTER SEQUENCE %s OWNED BY %s", name, pg.Ident(m.original.Schema, m.original.Name, partner.Name)))
+			serials = append(serials, fmt.Sprintf("ALTER SEQUENCE %s OWNED BY %s", name, pg.Ident(m.original.Schema, m.original.Name, partner.Name)))
 			continue
 		}
 		for _, own := range m.shadow.Sequences {
 			if own.Identity && own.Attnum == partner.Attnum {
-				b.add("identity value", "SELECT pg_catalog.setval(%s::pg_catalog.regclass, s.last_value, s.is_called) FROM %s s",
-					pg.Literal(pg.Ident(own.Schema, own.Name)), name)
+				identities = append(identities, fmt.Sprintf("SELECT pg_catalog.setval(%s::pg_catalog.regclass, s.last_value, s.is_called) FROM %s s",
+					pg.Literal(pg.Ident(own.Schema, own.Name)), pg.Ident(p.Names.RetiredSchema(), sequence.Name)))
 			}
 		}
 	}
-	return after
+	return identities, serials
 }
 
-func (p *Plan) move(b *builder, in Inputs, m mapping) {
+func (p *Plan) move(b *builder, in Inputs, m mapping, identities []string) {
 	original, schemaName := pg.Ident(m.original.Schema, m.original.Name), pg.Ident(m.original.Schema)
 	retired := pg.Ident(in.Names.RetiredSchema())
 	as := func(role, why, sql string, args ...any) {
@@ -146,6 +163,9 @@ func (p *Plan) move(b *builder, in Inputs, m mapping) {
 		as(in.SwapRole, "extended statistics", "ALTER STATISTICS %s SET SCHEMA %s", pg.Ident(statistic.Schema, statistic.Name), retired)
 	}
 	as(in.SwapRole, "the original retires", "ALTER TABLE %s SET SCHEMA %s", original, retired)
+	for _, statement := range identities {
+		b.add("identity value", "%s", statement)
+	}
 	as(in.SwapRole, "the shadow takes its place", "ALTER TABLE %s SET SCHEMA %s", in.Names.Shadow(), schemaName)
 	for _, statistic := range m.shadow.Statistics {
 		target := m.original.Schema

@@ -101,6 +101,9 @@ func NewPlan(in Inputs) (*Plan, error) {
 	if err := plan.mapKey(in.Change, m, index); err != nil {
 		return nil, err
 	}
+	if err := plan.refuseArbiter(m); err != nil {
+		return nil, err
+	}
 	plan.layOut(in, m)
 	return plan, nil
 }
@@ -292,7 +295,7 @@ func usableKey(original *schema.Table, index schema.Index) bool {
 	}
 	for _, attnum := range index.Key {
 		column, ok := original.Column(attnum)
-		if !ok || !column.NotNull {
+		if !ok || !column.NotNull || column.Generated != "" { // the stream carries no generated column
 			return false
 		}
 	}

@@ -87,40 +87,51 @@ type query struct {
 	args []any
 }
 
-// compareRows compares row by row. Both queries give digest and key text.
+// seen is a row of the original: its digest, and its key in the original's form.
+type seen struct {
+	hash int64
+	key  keyset.Key
+}
+
+// compareRows compares row by row. Both queries give digest, the key in the
+// shadow's form, by which rows are matched, and the key in the original's.
 func compareRows(ctx context.Context, tx pgx.Tx, width int, original, shadowQuery query) (comparison, error) {
-	rows := map[keyset.Key]int64{}
-	err := eachRow(ctx, tx, width, original, func(key keyset.Key, hash int64) { rows[key] = hash })
+	rows := map[keyset.Key]seen{}
+	err := eachRow(ctx, tx, width, original, func(match, key keyset.Key, hash int64) { rows[match] = seen{hash, key} })
 	if err != nil {
 		return comparison{}, err
 	}
 	var c comparison
-	err = eachRow(ctx, tx, width, shadowQuery, func(key keyset.Key, hash int64) {
-		if expected, ok := rows[key]; ok && expected == hash {
-			c.original = sum{c.original.rows + 1, c.original.hash ^ hash}
-		} else {
+	err = eachRow(ctx, tx, width, shadowQuery, func(match, key keyset.Key, hash int64) {
+		expected, there := rows[match]
+		switch {
+		case !there:
 			c.differing = append(c.differing, key)
+		case expected.hash == hash:
+			c.original = sum{c.original.rows + 1, c.original.hash ^ hash}
+		default:
+			c.differing = append(c.differing, expected.key)
 		}
-		delete(rows, key)
+		delete(rows, match)
 	})
 	if err != nil {
 		return comparison{}, err
 	}
-	for key := range rows {
-		c.differing = append(c.differing, key)
+	for _, missing := range rows {
+		c.differing = append(c.differing, missing.key)
 	}
 	c.shadow = c.original
 	return c, nil
 }
 
-func eachRow(ctx context.Context, tx pgx.Tx, width int, q query, visit func(key keyset.Key, hash int64)) error {
+func eachRow(ctx context.Context, tx pgx.Tx, width int, q query, visit func(match, key keyset.Key, hash int64)) error {
 	rows, err := tx.Query(ctx, q.sql, q.args...)
 	if err != nil {
 		return err
 	}
 	defer rows.Close()
 	var hash int64
-	values := make([]string, width)
+	values := make([]string, 2*width)
 	targets := []any{&hash}
 	for i := range values {
 		targets = append(targets, &values[i])
@@ -129,7 +140,7 @@ func eachRow(ctx context.Context, tx pgx.Tx, width int, q query, visit func(key 
 		if err := rows.Scan(targets...); err != nil {
 			return err
 		}
-		visit(keyset.NewKey(values...), hash)
+		visit(keyset.NewKey(values[:width]...), keyset.NewKey(values[width:]...), hash)
 	}
 	return rows.Err()
 }

@@ -15,7 +15,7 @@ type side struct {
 	from  string         // table and alias
 	alias string         // of the table
 	row   string         // the row's digest, a bigint
-	keys  string         // the key as text, in terms of the original's key
+	keys  string         // the key as text: as the shadow has it, by which rows are matched, then as the original has it
 	key   keyset.Columns // for ranges
 	in    string         // predicate: the row's key is among those given from $1 on
 }
@@ -25,9 +25,13 @@ func originalSide(plan *shadow.Plan) side {
 	for i, column := range plan.Columns {
 		values[i] = column.Compare
 	}
+	mapped := make([]string, len(plan.ShadowKey))
+	for i, column := range plan.ShadowKey {
+		mapped[i] = keyset.Text(column.Value)
+	}
 	return side{
 		from: fmt.Sprintf("ONLY %s AS o", plan.Original.Quoted()), alias: shadow.RowAlias,
-		row: digest(values), keys: plan.Key.List(shadow.RowAlias), key: plan.Key,
+		row: digest(values), keys: strings.Join(mapped, ", ") + ", " + plan.Key.List(shadow.RowAlias), key: plan.Key,
 		in: fmt.Sprintf("%s IN (SELECT %s FROM %s AS k)", plan.Key.Tuple(shadow.RowAlias), plan.Key.Order("k"), plan.Key.Rows(1)),
 	}
 }
@@ -40,13 +44,13 @@ func shadowSide(plan *shadow.Plan) side {
 	keys := make([]string, len(plan.ShadowKey))
 	mapped := make([]string, len(plan.ShadowKey))
 	for i, column := range plan.ShadowKey {
-		keys[i] = fmt.Sprintf("%s::%s::pg_catalog.text", pg.Ident("s", column.Name), plan.Key[i].Type)
+		keys[i] = keyset.Text(fmt.Sprintf("%s::%s", pg.Ident("s", column.Name), plan.Key[i].Type))
 		mapped[i] = column.Value
 	}
 	columns := plan.ShadowKeyColumns()
 	return side{
 		from: fmt.Sprintf("ONLY %s AS s", plan.Names.Shadow()), alias: "s",
-		row: digest(values), keys: strings.Join(keys, ", "), key: columns,
+		row: digest(values), keys: columns.List("s") + ", " + strings.Join(keys, ", "), key: columns,
 		in: fmt.Sprintf("%s IN (SELECT %s FROM %s AS o)", columns.Tuple("s"), strings.Join(mapped, ", "), plan.Key.Rows(1)),
 	}
 }

@@ -199,7 +199,11 @@ func (v *Verifier) work(ctx context.Context, worker int) (err error) {
 		if chunk == nil {
 			continue // passed over in sample mode
 		}
-		if err := v.chunk(ctx, conn, *chunk); err != nil {
+		err = v.chunk(ctx, conn, *chunk)
+		for pg.IsLockFailure(err) && ctx.Err() == nil {
+			err = v.chunk(ctx, conn, *chunk) // somebody holds a table exclusively: the chunk waits for its turn
+		}
+		if err != nil {
 			return err
 		}
 	}

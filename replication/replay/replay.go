@@ -79,10 +79,11 @@ func (r *Replayer) Replayed() uint64 { return r.replayed.Load() }
 // snapshot sees yet, as when a synchronous standby is away (INV-1).
 func (r *Replayer) Invisible() int64 { return r.invisible.Load() }
 
-// Run replays until ctx ends, which is no error, or something fails. It closes
-// the session.
-func (r *Replayer) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, pg.Close(ctx, r.conn)) }()
+// Close ends the session. Run and whoever paused it must have returned.
+func (r *Replayer) Close(ctx context.Context) error { return pg.Close(ctx, r.conn) }
+
+// Run replays until ctx ends, which is no error, or something fails.
+func (r *Replayer) Run(ctx context.Context) error {
 	for {
 		if err := r.Pause(ctx); err != nil {
 			return nil //nolint:nilerr // the context has ended: a clean stop
@@ -174,6 +175,7 @@ func (r *Replayer) step(ctx context.Context) (worked bool, err error) {
 // keys are replayed on, so that the stream is not held up.
 func (r *Replayer) resolve(ctx context.Context) (resolved bool, err error) {
 	if r.caughtUp == nil {
+		r.set.lift(true) // the stream must reach the fence, however many keys come before it
 		caughtUp := make(chan error, 1)
 		r.caughtUp = caughtUp
 		go func() {
@@ -188,6 +190,9 @@ func (r *Replayer) resolve(ctx context.Context) (resolved bool, err error) {
 			return false, err
 		}
 	default:
+		if r.set.overflows() {
+			return false, ErrOverflow
+		}
 		return false, nil
 	}
 	err = r.exact(ctx, nil)
@@ -195,6 +200,7 @@ func (r *Replayer) resolve(ctx context.Context) (resolved bool, err error) {
 		return false, nil
 	}
 	r.conflicted = err != nil
+	r.set.lift(false)
 	return true, err
 }
 
@@ -211,20 +217,8 @@ func (r *Replayer) batch(ctx context.Context, batch []taken) (finished []taken, 
 	if !pg.IsUniqueConflict(err) {
 		return finished, err
 	}
-	if len(batch) == 1 {
-		r.conflicted = true
-		return nil, nil
-	}
-	// The few keys that conflict must not hold up the others: were the set to
-	// fill up with them, the stream would never bring the fence that resolves it.
-	for _, half := range [][]taken{batch[:len(batch)/2], batch[len(batch)/2:]} {
-		part, err := r.batch(ctx, half)
-		finished = append(finished, part...)
-		if err != nil {
-			return finished, err
-		}
-	}
-	return finished, nil
+	r.conflicted = true
+	return nil, nil
 }
 
 func (r *Replayer) tryBatch(ctx context.Context, batch []taken, write func(context.Context, pgx.Tx, []keyset.Key) error) (finished []taken, err error) {
@@ -348,6 +342,10 @@ func (r *Replayer) Drain(ctx context.Context) error {
 	}
 	return nil
 }
+
+// ErrOverflow says that so many rows changed while keys conflicted on a unique
+// index that their keys do not fit in memory. The run can be resumed.
+var ErrOverflow = errors.New("too many dirty keys while rows conflict on a unique index: give the run more memory for them, or resume it when fewer rows of the table change")
 
 // ErrTruncated says that the original was truncated: the copy starts again.
 var ErrTruncated = errors.New("the original was truncated")

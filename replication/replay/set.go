@@ -14,6 +14,9 @@ import (
 // slot, queue slot, headers. Measured with go test -bench Set -benchmem.
 const entryBytes = 160
 
+// overflow is how many times the limit the set may take while it is lifted.
+const overflow = 16
+
 // entry is what is known of one dirty key.
 type entry struct {
 	xid     uint32 // last transaction that dirtied it; 0 for none (INV-1)
@@ -21,6 +24,10 @@ type entry struct {
 	ordinal uint64 // when it was first dirtied, to know when a drain is done
 	touched uint64 // when it was last dirtied, to know a change since it was taken
 	queued  bool   // waits in the queue; else it has been taken
+	// What first and ordinal will be once the replay under way has been committed:
+	// a key that is dirtied all the time must not hold back the position for ever.
+	nextFirst   pg.LSN
+	nextOrdinal uint64
 }
 
 // Set is the dirty set: the keys of the original's rows that changed and have
@@ -35,6 +42,7 @@ type Set struct {
 	clock     uint64
 	room      chan struct{} // closed and replaced when there is room again
 	waiting   bool          // somebody was told to wait for room
+	lifted    bool          // the limit does not count for now
 	wake      chan struct{} // holds a token when something was added
 	watched   map[keyset.Key]bool
 	truncated *Truncation
@@ -63,7 +71,10 @@ func (s *Set) Add(change replication.Change) {
 	if !dirty {
 		e = s.enter(change.Key)
 	}
-	if e.first == 0 {
+	switch {
+	case !e.queued && e.nextOrdinal == 0:
+		e.nextFirst, e.nextOrdinal = change.Commit, s.clock
+	case e.queued && e.first == 0:
 		e.first = change.Commit
 	}
 	e.xid, e.touched = change.XID, s.clock
@@ -145,7 +156,7 @@ func (s *Set) ClearTruncated(done *Truncation) {
 func (s *Set) Full() (bool, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waiting = s.bytes >= s.limit
+	s.waiting = s.bytes >= s.limit && !s.lifted || s.bytes >= overflow*s.limit
 	return s.waiting, s.room
 }
 
@@ -225,9 +236,14 @@ func (s *Set) done(batch []taken) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range batch {
-		if e, dirty := s.entries[t.key]; dirty && e.touched == t.touched {
+		e, dirty := s.entries[t.key]
+		switch {
+		case dirty && e.touched == t.touched:
 			delete(s.entries, t.key)
 			s.bytes -= cost(t.key)
+		case dirty && e.nextOrdinal != 0:
+			e.first, e.ordinal = e.nextFirst, e.nextOrdinal
+			s.entries[t.key] = e
 		}
 	}
 	s.requeue(batch)
@@ -244,25 +260,50 @@ func (s *Set) giveBack(batch []taken) {
 	s.requeue(batch)
 }
 
+// lift lets the set grow beyond its limit, for the stream to reach a fence that
+// resolves a conflict.
+func (s *Set) lift(lifted bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lifted = lifted
+	if lifted && s.waiting {
+		close(s.room)
+		s.room, s.waiting = make(chan struct{}), false
+	}
+}
+
+// overflows tells that the set is full although it was lifted.
+func (s *Set) overflows() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bytes >= overflow*s.limit
+}
+
 // requeueAll queues every key that was taken and is still dirty.
 func (s *Set) requeueAll() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for key, e := range s.entries {
 		if !e.queued {
-			e.queued = true
-			s.entries[key] = e
-			s.queue = append(s.queue, key)
+			s.enqueue(key, e)
 		}
 	}
+}
+
+// enqueue puts a dirty key that was taken back into the queue.
+func (s *Set) enqueue(key keyset.Key, e entry) {
+	if e.first == 0 {
+		e.first = e.nextFirst // in doubt when it was taken, and changed since
+	}
+	e.queued, e.nextFirst, e.nextOrdinal = true, 0, 0
+	s.entries[key] = e
+	s.queue = append(s.queue, key)
 }
 
 func (s *Set) requeue(batch []taken) {
 	for _, t := range batch {
 		if e, dirty := s.entries[t.key]; dirty && !e.queued {
-			e.queued = true
-			s.entries[t.key] = e
-			s.queue = append(s.queue, t.key)
+			s.enqueue(t.key, e)
 		}
 	}
 }

@@ -19,9 +19,12 @@ SELECT pg_catalog.jsonb_build_object(
     'member_of_owner', pg_catalog.pg_has_role(session_user, c.relowner, 'MEMBER'),
     'owner_create_on_schema', pg_catalog.has_schema_privilege(c.relowner, c.relnamespace, 'CREATE'),
     'role_create_on_schema', pg_catalog.has_schema_privilege(session_user, c.relnamespace, 'CREATE')),
-  'search_path', (SELECT coalesce(pg_catalog.jsonb_agg(DISTINCT n.nspname), '[]')
-      FROM pg_catalog.pg_attribute a JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
-      JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
-     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND n.nspname <> 'pg_catalog'))
+  'search_path', (WITH RECURSIVE types(oid) AS (
+        SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+        UNION SELECT x.oid FROM types JOIN pg_catalog.pg_type t ON t.oid = types.oid,
+                     LATERAL (VALUES (t.typbasetype), (t.typelem)) AS x(oid) WHERE x.oid <> 0)
+      SELECT coalesce(pg_catalog.jsonb_agg(DISTINCT n.nspname), '[]')
+        FROM types JOIN pg_catalog.pg_type t ON t.oid = types.oid JOIN pg_catalog.pg_namespace n ON n.oid = t.typnamespace
+       WHERE n.nspname <> 'pg_catalog'))
 FROM pg_catalog.pg_class c, pg_catalog.pg_roles r
 WHERE c.oid = $1 AND r.rolname = session_user
