@@ -45,29 +45,42 @@ func (c *Cutover) refuseOldSnapshots(ctx context.Context, conn *pgx.Conn) error 
 	return nil
 }
 
-// shooAutovacuum makes an ordinary autovacuum of the original give way, which it
+// shooAutovacuum makes an ordinary autovacuum of either table give way, which it
 // does for a waiter only after deadlock_timeout, longer than the cutover's own
 // lock_timeout (hazard H49). The lock blocks no reader or writer.
 func (c *Cutover) shooAutovacuum(ctx context.Context, conn *pgx.Conn) error {
-	var busy bool
-	err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
-		WHERE l.relation = $1 AND l.granted AND (a.backend_type = 'autovacuum worker'
-		  OR a.backend_type IS NULL AND a.usesysid IS NULL AND l.mode = 'ShareUpdateExclusiveLock'))`, c.plan.Original.OID).Scan(&busy)
+	rows, err := conn.Query(ctx, `SELECT DISTINCT l.relation FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
+		WHERE l.relation = ANY ($1) AND l.granted AND (a.backend_type = 'autovacuum worker'
+		  OR a.backend_type IS NULL AND a.usesysid IS NULL AND l.mode = 'ShareUpdateExclusiveLock')`, c.lock)
 	if err != nil {
 		return fmt.Errorf("looking for an autovacuum of %s: %w", c.plan.Original, err)
 	}
-	if !busy {
-		return nil
+	busy, err := pgx.CollectRows(rows, pgx.RowTo[uint32])
+	if err != nil {
+		return fmt.Errorf("looking for an autovacuum of %s: %w", c.plan.Original, err)
 	}
+	for _, oid := range busy {
+		table := c.plan.Names.Shadow()
+		if oid == c.plan.Original.OID {
+			table = c.plan.Original.Quoted()
+		}
+		if err := c.shoo(ctx, conn, table); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Cutover) shoo(ctx context.Context, conn *pgx.Conn, table string) error {
 	return pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Milliseconds(3*time.Second)); err != nil {
-			return fmt.Errorf("setting lock_timeout: %w", err)
-		}
-		if _, err := tx.Exec(ctx, "SET LOCAL ROLE "+pg.Ident(c.plan.Owner)); err != nil {
-			return fmt.Errorf("taking the owner's role: %w", err)
-		}
-		if _, err := tx.Exec(ctx, "LOCK TABLE ONLY "+c.plan.Original.Quoted()+" IN SHARE UPDATE EXCLUSIVE MODE"); err != nil {
-			return fmt.Errorf("waiting for an autovacuum of %s to give way: %w", c.plan.Original, err)
+		for _, sql := range []string{
+			"SET LOCAL lock_timeout = " + pg.Milliseconds(3*time.Second),
+			"SET LOCAL ROLE " + pg.Ident(c.plan.Owner),
+			"LOCK TABLE ONLY " + table + " IN SHARE UPDATE EXCLUSIVE MODE",
+		} {
+			if _, err := tx.Exec(ctx, sql); err != nil {
+				return fmt.Errorf("waiting for an autovacuum of %s to give way: %w", table, err)
+			}
 		}
 		return nil
 	})

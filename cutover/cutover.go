@@ -166,7 +166,8 @@ func (c *Cutover) Run(ctx context.Context) (report Report, err error) {
 		return report, err
 	}
 	defer func() {
-		if closed := pg.Close(ctx, conn); err != nil {
+		closed := pg.Close(ctx, conn)
+		if err != nil {
 			err = errors.Join(err, closed) // after a committed swap it is of no interest
 		}
 	}()

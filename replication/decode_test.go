@@ -146,7 +146,7 @@ func TestCommitPosition(t *testing.T) {
 	r.write(t, "UPDATE t SET v = 'x' WHERE id IN (2, 3)")
 	r.fence(t)
 	_, changes := r.sink.drain()
-	if c := changes; !(c[0].Commit < between && between < c[1].Commit && c[1].Commit == c[2].Commit && c[1].Commit < currentLSN(t, r.db)) {
+	if c := changes; c[0].Commit >= between || between >= c[1].Commit || c[1].Commit != c[2].Commit || c[1].Commit >= currentLSN(t, r.db) {
 		t.Errorf("the commits are at %v, a moment between them is at %s", c, between)
 	}
 }

@@ -106,11 +106,11 @@ func newRig(t *testing.T, db *pgtest.DB, table string, key keyset.Columns) *rig 
 	must(t, err)
 	conn := r.session(t)
 	must(t, pg.InTx(t.Context(), conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		return CreatePublication(t.Context(), tx, db.Name, "public.t")
+		return CreatePublication(t.Context(), tx, publication, "public.t")
 	}))
 	start, err := CreateSlot(t.Context(), conn, db.Name)
 	must(t, err)
-	r.config = Config{Slot: db.Name, Publication: db.Name, RunID: "test", Prefix: "pgshadow", Schema: "public", Table: "t", Key: key, Start: start}
+	r.config = Config{Slot: db.Name, Publication: publication, RunID: "test", Prefix: "pgshadow", Schema: "public", Table: "t", Key: key, Start: start}
 	rows, err := conn.Query(t.Context(), `SELECT attname, atttypid, atttypmod FROM pg_attribute
 		WHERE attrelid = 'public.t'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum`)
 	must(t, err)
@@ -238,6 +238,9 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+// publication needs quoting wherever it is named.
+const publication = `A "publication", quoted's`
 
 var idKey = keyset.Columns{{Name: "id", Type: "integer"}}
 

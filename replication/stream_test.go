@@ -164,16 +164,6 @@ func TestFences(t *testing.T) {
 	r.db.Exec(t, "SELECT pg_logical_emit_message(true, 'pgshadow', $1)", first.name)
 	r.db.Exec(t, "SELECT pg_logical_emit_message(false, 'other', 'x')")
 	r.fence(t)
-
-	ended, cancel := context.WithCancel(t.Context())
-	cancel()
-	never := &Fence{stream: r.stream, name: "never", passed: make(chan struct{})}
-	if _, err := never.Wait(ended); !errors.Is(err, context.Canceled) {
-		t.Errorf("with its context ended the wait returned %v", err)
-	}
-	if n := len(r.stream.fences.waiting); n != 0 {
-		t.Errorf("%d fences are still waited for", n)
-	}
 }
 
 // TestFenceOfAnEarlierProcess comes out of the slot once more, after a restart;
@@ -185,6 +175,14 @@ func TestFenceOfAnEarlierProcess(t *testing.T) {
 	r.awaitStatus(t) // so that nothing is read any more
 	earlier, err := r.stream.Emit(t.Context())
 	must(t, err)
+	ended, cancel := context.WithCancel(t.Context())
+	cancel()
+	if _, err := earlier.Wait(ended); !errors.Is(err, context.Canceled) {
+		t.Errorf("with its context ended the wait returned %v", err)
+	}
+	if n := len(r.stream.fences.waiting); n != 0 { // nothing is read, so nothing else looks
+		t.Errorf("%d fences are still waited for", n)
+	}
 	r.write(t, "INSERT INTO t VALUES (6)")
 	r.reopen(t)
 	again, err := r.stream.Emit(t.Context())
@@ -199,6 +197,18 @@ func TestFenceOfAnEarlierProcess(t *testing.T) {
 	}
 	if _, err := earlier.Wait(t.Context()); err == nil {
 		t.Error("the earlier fence has passed in a stream that has ended")
+	}
+}
+
+// TestFenceIsFlushed: it does not wait for the WAL writer to come by.
+func TestFenceIsFlushed(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, pgserver.Options{Settings: map[string]string{"wal_writer_delay": "10s", "fsync": "on"}})
+	r := newRig(t, pgtest.NewOn(t, server), plain, idKey)
+	for range 3 {
+		if took, err := r.stream.Fence(t.Context()); err != nil || took > 5*time.Second {
+			t.Errorf("the fence took %s, %v", took, err)
+		}
 	}
 }
 

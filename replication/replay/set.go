@@ -71,11 +71,11 @@ func (s *Set) Add(change replication.Change) {
 	if !dirty {
 		e = s.enter(change.Key)
 	}
-	switch {
-	case !e.queued && e.nextOrdinal == 0:
-		e.nextFirst, e.nextOrdinal = change.Commit, s.clock
-	case e.queued && e.first == 0:
+	if e.first == 0 {
 		e.first = change.Commit
+	}
+	if !e.queued && e.nextOrdinal == 0 {
+		e.nextFirst, e.nextOrdinal = change.Commit, s.clock
 	}
 	e.xid, e.touched = change.XID, s.clock
 	s.entries[change.Key] = e
@@ -292,9 +292,6 @@ func (s *Set) requeueAll() {
 
 // enqueue puts a dirty key that was taken back into the queue.
 func (s *Set) enqueue(key keyset.Key, e entry) {
-	if e.first == 0 {
-		e.first = e.nextFirst // in doubt when it was taken, and changed since
-	}
 	e.queued, e.nextFirst, e.nextOrdinal = true, 0, 0
 	s.entries[key] = e
 	s.queue = append(s.queue, key)
