@@ -11,8 +11,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -28,6 +30,8 @@ const runLimit = 2 * time.Minute
 
 func TestMain(m *testing.M) {
 	flag.Parse()
+	// A test run under nohup must not hand its ignored SIGHUP on to the programs that it starts.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	code, err := buildAndRun(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 )
 
 // hundreds cuts the whole numbers of a key into ranges of a hundred.
-type hundreds struct{ rows int64 }
+type hundreds struct{ rows atomic.Int64 }
 
 func (h *hundreds) Cut(ctx context.Context, conn *pgx.Conn, within keyset.Range) (*keyset.Key, error) {
 	next := 100
@@ -36,7 +37,7 @@ func (h *hundreds) Cut(ctx context.Context, conn *pgx.Conn, within keyset.Range)
 	return &key, nil
 }
 
-func (h *hundreds) Observe(rows int, _ time.Duration) { h.rows += int64(rows) }
+func (h *hundreds) Observe(rows int, _ time.Duration) { h.rows.Add(int64(rows)) }
 
 // everything is one range.
 type everything struct{}

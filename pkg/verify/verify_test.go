@@ -24,7 +24,7 @@ func TestEqualTables(t *testing.T) {
 	if report.RowsCompared != 1000 || report.Rechecked != 0 || report.Mode != Full || report.DigestOriginal == "0000000000000000" {
 		t.Errorf("the report is %+v", report)
 	}
-	if observed := r.cutter.(*hundreds).rows; observed != 1000 {
+	if observed := r.cutter.(*hundreds).rows.Load(); observed != 1000 {
 		t.Errorf("the cutter was told of %d rows", observed)
 	}
 }
