@@ -80,6 +80,30 @@ func TestKeyDirtiedWhileItIsReplayed(t *testing.T) {
 	}
 }
 
+// TestHotKeyDoesNotHoldBack: of a key that is dirtied in every replay, the
+// changes before that replay count as replayed: they hold back neither the
+// position nor a drain.
+func TestHotKeyDoesNotHoldBack(t *testing.T) {
+	s := NewSet(roomy)
+	s.Add(changed(1, 10))
+	for commit := pg.LSN(20); commit < 100; commit += 10 {
+		target := s.now()
+		batch := requireTake(t, s, 1, 1)
+		s.Add(changed(1, commit))
+		s.Add(changed(1, commit+1))
+		requireOldest(t, s, commit-10)
+		s.done(batch)
+		requireOldest(t, s, commit)
+		if !s.drainedTo(target) || s.drainedTo(s.now()) {
+			t.Fatalf("drained to %d: %t, to now: %t", target, s.drainedTo(target), s.drainedTo(s.now()))
+		}
+	}
+	batch := requireTake(t, s, 1, 1)
+	s.Add(changed(1, 200))
+	s.giveBack(batch) // not replayed after all
+	requireOldest(t, s, 90)
+}
+
 func TestOldestIsTheFirstChangeNotReplayed(t *testing.T) {
 	s := NewSet(roomy)
 	requireOldest(t, s, 0)
