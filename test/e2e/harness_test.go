@@ -17,7 +17,7 @@ import (
 )
 
 // limit bounds one change under load, far above what any takes.
-const limit = 4 * time.Minute
+const limit = 15 * time.Minute
 
 // livePhases are the phases in which every kind of write must have happened.
 var livePhases = []string{"copy", "index", "catch_up", "verify"}

@@ -174,6 +174,9 @@ func TestLongWriterElsewhereDoesNotHoldUpTheCutover(t *testing.T) {
 	db := pgtest.NewOn(t, server)
 	db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 100) i; CREATE TABLE other (x int)")
 	writer, reader := db.Conn(t), db.Conn(t)
+	reading, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	var readers sync.WaitGroup
+	t.Cleanup(func() { stop(); readers.Wait() }) // before the session is closed
 	config := tableT(db, func(event migration.Event) {
 		e, ok := event.(migration.PhaseStarted)
 		switch {
@@ -182,13 +185,13 @@ func TestLongWriterElsewhereDoesNotHoldUpTheCutover(t *testing.T) {
 				t.Error(err)
 			}
 		case ok && e.Phase == migration.Cutover:
-			go func() {
-				for t.Context().Err() == nil {
-					if _, err := reader.Exec(t.Context(), "SELECT pg_sleep(0.05)"); err != nil {
+			readers.Go(func() {
+				for reading.Err() == nil {
+					if _, err := reader.Exec(context.WithoutCancel(reading), "SELECT pg_sleep(0.05)"); err != nil {
 						return
 					}
 				}
-			}()
+			})
 		}
 	})
 	config.Cutover.Attempts = 3
