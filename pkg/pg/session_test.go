@@ -48,6 +48,7 @@ func setting(t *testing.T, conn *pgx.Conn, name string) string {
 // TestHostileSettingsArePinned: whatever the role's or the database's settings
 // are, a session has pgshadow's own, and keeps the login's way to convert values.
 func TestHostileSettingsArePinned(t *testing.T) {
+	t.Parallel()
 	db := pgtest.New(t)
 	for _, hostile := range []string{"statement_timeout = '1ms'", "lock_timeout = '1ms'", "default_transaction_isolation = 'serializable'",
 		"search_path = 'nowhere'", "synchronous_commit = 'remote_apply'", "TimeZone = 'Asia/Tokyo'", "row_security = on"} {
@@ -63,6 +64,7 @@ func TestHostileSettingsArePinned(t *testing.T) {
 }
 
 func TestExecAsLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
 	db := pgtest.New(t)
 	role := db.Name + "_r"
 	db.Exec(t, "CREATE ROLE "+role+"; CREATE TABLE caught (who text, timeout text); GRANT INSERT ON caught TO "+role)
@@ -87,6 +89,7 @@ func TestExecAsLeavesNothingBehind(t *testing.T) {
 // TestCancelReachesTheServer: a context that ends stops the statement on the
 // server, and the session can be used on.
 func TestCancelReachesTheServer(t *testing.T) {
+	t.Parallel()
 	db := pgtest.New(t)
 	conn := connect(t, open(t, db))
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
@@ -103,6 +106,7 @@ func TestCancelReachesTheServer(t *testing.T) {
 }
 
 func TestInTxRollsBackAndKeepsTheError(t *testing.T) {
+	t.Parallel()
 	db := pgtest.New(t)
 	conn := connect(t, open(t, db))
 	cause := errors.New("cause")
@@ -118,6 +122,7 @@ func TestInTxRollsBackAndKeepsTheError(t *testing.T) {
 }
 
 func TestTryLockNamesTheHolder(t *testing.T) {
+	t.Parallel()
 	db := pgtest.New(t)
 	first, second := connect(t, open(t, db)), connect(t, open(t, db))
 	const table = 4_000_000_000 // an OID beyond the signed range
@@ -133,38 +138,11 @@ func TestTryLockNamesTheHolder(t *testing.T) {
 	}
 }
 
-func TestErrorPredicates(t *testing.T) {
-	db := pgtest.New(t)
-	conn := connect(t, open(t, db))
-	fail := func(sql string) error {
-		_, err := conn.Exec(t.Context(), sql)
-		return err
-	}
-	for _, c := range []struct {
-		sql  string
-		is   func(error) bool
-		want bool
-	}{
-		{"SELECT 'x'::int", pg.IsData, true},
-		{"SELECT 1/0", pg.IsData, true},
-		{"SELECT nothing", pg.IsData, false},
-		{"DO $$ BEGIN RAISE 'no'; END $$", pg.IsData, true},
-		{"SET lock_timeout = 'x'", pg.IsConnection, false},
-	} {
-		if got := c.is(fail(c.sql)); got != c.want {
-			t.Errorf("%s: %v, want %v", c.sql, got, c.want)
-		}
-	}
-	if err := fail("SELECT pg_terminate_backend(pg_backend_pid())"); !pg.IsConnection(err) {
-		t.Errorf("a terminated backend is no connection error: %v", err)
-	}
-	if pg.IsConnection(context.Canceled) || pg.IsConnection(nil) {
-		t.Error("a cancelled context is taken for a connection error")
-	}
-}
-
 func TestErrorsHoldNoPassword(t *testing.T) {
-	for _, dsn := range []string{"postgres://u:s3cret@127.0.0.1:1/x", "postgres://u:s3cret@127.0.0.1:port/x", "host=127.0.0.1 port=1 password=s3cret user=u bad"} {
+	t.Parallel()
+	for _, dsn := range []string{"postgres://u:s3cret@127.0.0.1:1/x", "postgres://u:s3cret@127.0.0.1:port/x", "host=127.0.0.1 port=1 password=s3cret user=u bad",
+		"postgres://u:s3cret/x@127.0.0.1:1/x", "postgres://u:s3cret#x@127.0.0.1:1/x", "postgres://u:s3cret?x@127.0.0.1:1/x", "postgres://u:100%s3cret@127.0.0.1:1/x", "postgres://u:s3cret x@127.0.0.1:1/x",
+		"postgres://u:s3cret@127.0.0.1:1/x?sslmode=wrong", "host=127.0.0.1 port=x password=s3cret", "host=127.0.0.1 user=u password='s3cret", "host=127.0.0.1 password=s3cret's x"} {
 		database, err := pg.Open(dsn)
 		if err == nil {
 			_, err = database.Connect(t.Context(), "test")
