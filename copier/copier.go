@@ -31,10 +31,22 @@ type Recorder interface {
 	RecordChunk(ctx context.Context, tx pgx.Tx, chunk keyset.Range, rows int64) error
 }
 
+// Tuning says how hard a Copier works. Its answers may change while it does.
+type Tuning interface {
+	// Workers is how many sessions copy side by side, at most MaxWorkers.
+	Workers() int
+	// ChunkTime is the target time of one chunk.
+	ChunkTime() time.Duration
+	// Changed returns a channel that is closed when an answer changes.
+	Changed() <-chan struct{}
+}
+
+// MaxWorkers bounds Tuning.Workers.
+const MaxWorkers = 32
+
 // Config of a Copier.
 type Config struct {
-	Workers   int           // sessions that copy side by side; default 2
-	ChunkTime time.Duration // target time of one chunk; default 500 ms
+	Tuning Tuning
 	// OnChunk is told of every committed chunk, by several goroutines. May be nil.
 	OnChunk func(chunk keyset.Range, rows int64, took time.Duration)
 }
@@ -49,6 +61,9 @@ type Copier struct {
 	chunks   *Chunks
 	cutter   *Cutter
 	cutting  sync.Mutex
+
+	handedOut chan struct{} // closed once no chunk is left to hand out
+	once      sync.Once
 }
 
 // New makes a Copier. connect opens sessions that run as the owner with the
@@ -56,7 +71,7 @@ type Copier struct {
 func New(config Config, plan *shadow.Plan, connect func(ctx context.Context, purpose string) (*pgx.Conn, error),
 	recorder Recorder, throttle Throttle, chunks *Chunks) *Copier {
 	return &Copier{config: config, plan: plan, connect: connect, recorder: recorder, throttle: throttle,
-		chunks: chunks, cutter: NewCutter(plan, config.ChunkTime)}
+		chunks: chunks, cutter: NewCutter(plan, config.Tuning.ChunkTime), handedOut: make(chan struct{})}
 }
 
 // DataError says that the new schema refuses a row of the original.
@@ -78,37 +93,72 @@ func (e *DataError) Unwrap() error { return e.Cause }
 // when the new schema refuses a row.
 func (c *Copier) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for worker := range c.config.Workers {
+	for worker := range MaxWorkers {
 		group.Go(func() error { return c.work(ctx, worker) })
 	}
 	return group.Wait()
 }
 
-func (c *Copier) work(ctx context.Context, worker int) (err error) {
+// work copies chunk after chunk while the worker is one of those that are wanted;
+// it has a session only then.
+func (c *Copier) work(ctx context.Context, worker int) error {
+	for {
+		changed := c.config.Tuning.Changed()
+		if worker < c.config.Tuning.Workers() {
+			if done, err := c.copyWhileWanted(ctx, worker); done || err != nil {
+				return err
+			}
+			continue
+		}
+		select {
+		case <-changed:
+		case <-c.handedOut:
+			return nil
+		case <-ctx.Done():
+			return fmt.Errorf("copying: %w", ctx.Err())
+		}
+	}
+}
+
+// copyWhileWanted copies until nothing is left (done), or fewer workers are wanted.
+func (c *Copier) copyWhileWanted(ctx context.Context, worker int) (done bool, err error) {
 	conn, err := c.connect(ctx, fmt.Sprintf("copy %d", worker+1))
 	if err != nil {
-		return err
+		return false, err
 	}
 	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
-	limit := max(patience*c.config.ChunkTime, 10*time.Second)
-	if _, err := conn.Exec(ctx, "SET statement_timeout = "+pg.Milliseconds(limit)); err != nil {
-		return fmt.Errorf("setting the chunk's time limit: %w", err)
-	}
 	copied := 0
-	for {
+	for worker < c.config.Tuning.Workers() {
 		if err := c.throttle.Wait(ctx, copied); err != nil {
-			return err
+			return false, err
+		}
+		if err := c.limit(ctx, conn); err != nil {
+			return false, err
 		}
 		chunk, err := c.next(ctx, conn)
-		if chunk == nil || err != nil {
-			return err
+		if err != nil {
+			return false, err
+		}
+		if chunk == nil {
+			c.once.Do(func() { close(c.handedOut) })
+			return true, nil
 		}
 		rows, err := c.copyChunk(ctx, conn, chunk)
 		if err != nil {
-			return err
+			return false, err
 		}
 		copied = int(rows)
 	}
+	return false, nil
+}
+
+// limit bounds the statements of one chunk.
+func (c *Copier) limit(ctx context.Context, conn *pgx.Conn) error {
+	limit := max(patience*c.config.Tuning.ChunkTime(), 10*time.Second)
+	if _, err := conn.Exec(ctx, "SET statement_timeout = "+pg.Milliseconds(limit)); err != nil {
+		return fmt.Errorf("setting the chunk's time limit: %w", err)
+	}
+	return nil
 }
 
 // next hands out a chunk, or nil when none is left to hand out.

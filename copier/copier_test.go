@@ -75,7 +75,7 @@ func newRig(t *testing.T, script string, change shadow.Change) *rig {
 	t.Helper()
 	db := pgtest.New(t)
 	db.Exec(t, script+"; CREATE TABLE chunks (n int GENERATED ALWAYS AS IDENTITY, lo text, hi text, rows bigint)")
-	return &rig{Pair: shadowtest.New(t, db, "t", change), config: Config{Workers: 3, ChunkTime: 20 * time.Millisecond},
+	return &rig{Pair: shadowtest.New(t, db, "t", change), config: Config{Tuning: newTuned(3, 20*time.Millisecond)},
 		log: &log{}, brake: &brake{}, chunks: NewChunks(nil)}
 }
 
@@ -187,7 +187,7 @@ func TestChunksAreAnnouncedBeforeTheyBegin(t *testing.T) {
 	for _, rows := range r.brake.rows {
 		asked += rows
 	}
-	if len(r.brake.rows) < len(told)+r.config.Workers || asked != 10_000 {
+	if len(r.brake.rows) < len(told)+r.config.Tuning.Workers() || asked != 10_000 {
 		t.Errorf("for %d chunks the throttle was asked %d times, about %d rows", len(told), len(r.brake.rows), asked)
 	}
 }
@@ -243,7 +243,7 @@ func TestChunkAndItsRecordAreOneTransaction(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t, tenThousand, toBigint)
-			r.config.Workers = 1
+			r.config.Tuning = newTuned(1, 20*time.Millisecond)
 			spoil(r)
 			if err := r.copier().Run(t.Context()); err == nil {
 				t.Fatal("the copy went on")

@@ -22,7 +22,7 @@ type Cutter struct {
 }
 
 // NewCutter cuts ranges that take about target to work through.
-func NewCutter(plan *shadow.Plan, target time.Duration) *Cutter {
+func NewCutter(plan *shadow.Plan, target func() time.Duration) *Cutter {
 	return &Cutter{original: plan.Original.Quoted(), key: plan.Key, size: newSizer(target)}
 }
 

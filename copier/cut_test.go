@@ -27,7 +27,7 @@ func TestCut(t *testing.T) {
 			db.Exec(t, script)
 			p := shadowtest.New(t, db, "t", shadow.Change{Alters: []string{"ALTER COLUMN v TYPE bigint"}})
 			conn := p.Owner(t)
-			cutter := NewCutter(p.Plan, time.Second)
+			cutter := NewCutter(p.Plan, always(time.Second))
 			cutter.size.rows = 5
 			var within keyset.Range
 			var counts []string

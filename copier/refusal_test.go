@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgshadow/pgshadow/pkg/keyset"
 	"github.com/pgshadow/pgshadow/pkg/pg"
@@ -34,7 +35,7 @@ func TestDataErrorNamesTheRow(t *testing.T) {
 				change.Using = map[string]shadow.Expression{"v": {SQL: c.using, Columns: []string{"v"}}}
 			}
 			r := newRig(t, c.script, change)
-			r.config.Workers = 1
+			r.config.Tuning = newTuned(1, 20*time.Millisecond)
 			err := r.copier().Run(t.Context())
 			var data *DataError
 			if !errors.As(err, &data) || data.Key != c.key || !pg.Is(err, c.code) {
@@ -52,7 +53,7 @@ func TestRowsThatCollide(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "CREATE TABLE t (id numeric(10,2) PRIMARY KEY); INSERT INTO t SELECT i FROM generate_series(1, 2000) i; INSERT INTO t VALUES (1500.25)",
 		shadow.Change{Alters: []string{"ALTER COLUMN id TYPE numeric(10,0)"}})
-	r.config.Workers = 1
+	r.config.Tuning = newTuned(1, 20*time.Millisecond)
 	if err := r.copier().Run(t.Context()); !pg.IsUniqueConflict(err) || !strings.Contains(pg.Server(err).Detail, "(1500)") {
 		t.Errorf("Run returned %v", err)
 	}

@@ -13,13 +13,13 @@ const (
 
 // sizer leads the chunk size, in rows, towards the target time of one chunk.
 type sizer struct {
-	target time.Duration
+	target func() time.Duration
 
 	mu   sync.Mutex
 	rows int
 }
 
-func newSizer(target time.Duration) *sizer { return &sizer{target: target, rows: firstChunk} }
+func newSizer(target func() time.Duration) *sizer { return &sizer{target: target, rows: firstChunk} }
 
 func (s *sizer) size() int {
 	s.mu.Lock()
@@ -33,7 +33,7 @@ func (s *sizer) observe(rows int, took time.Duration) {
 	if rows == 0 || took <= 0 {
 		return
 	}
-	wanted := float64(rows) * float64(s.target) / float64(took)
+	wanted := float64(rows) * float64(s.target()) / float64(took)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	next := int(min(wanted, 3*float64(s.rows)))

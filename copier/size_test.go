@@ -14,7 +14,7 @@ func settle(s *sizer, perRow time.Duration, chunks int) int {
 }
 
 func TestChunkSizeFollowsTheTime(t *testing.T) {
-	s := newSizer(500 * time.Millisecond)
+	s := newSizer(always(500 * time.Millisecond))
 	for _, c := range []struct {
 		perRow time.Duration
 		want   int
@@ -33,7 +33,7 @@ func TestChunkSizeFollowsTheTime(t *testing.T) {
 }
 
 func TestChunkSizeGrowsSlowlyAndShrinksAtOnce(t *testing.T) {
-	s := newSizer(500 * time.Millisecond)
+	s := newSizer(always(500 * time.Millisecond))
 	s.observe(firstChunk, time.Microsecond)
 	if got := s.size(); got > 3*firstChunk || got <= firstChunk {
 		t.Errorf("after one fast chunk the size is %d", got)
@@ -55,7 +55,7 @@ func TestChunkSizeGrowsSlowlyAndShrinksAtOnce(t *testing.T) {
 }
 
 func TestHalve(t *testing.T) {
-	s := newSizer(time.Second)
+	s := newSizer(always(time.Second))
 	if got := s.halve(); got != firstChunk/2 {
 		t.Errorf("half is %d", got)
 	}

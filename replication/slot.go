@@ -65,6 +65,7 @@ type SlotState struct {
 	Lost      bool // its WAL is gone: changes are missing
 	Active    bool
 	Retained  int64 // bytes of WAL that it holds back
+	KeepSize  int64 // bytes at which the server takes a slot away (max_slot_wal_keep_size); below 0: never
 	Confirmed pg.LSN
 }
 
@@ -74,8 +75,10 @@ func LoadSlot(ctx context.Context, conn *pgx.Conn, name string) (SlotState, erro
 	var confirmed string
 	err := conn.QueryRow(ctx, `SELECT coalesce(wal_status = 'lost', false), active,
 			coalesce(pg_catalog.pg_wal_lsn_diff(pg_catalog.pg_current_wal_lsn(), restart_lsn), 0)::bigint,
+			CASE pg_catalog.current_setting('max_slot_wal_keep_size') WHEN '-1' THEN -1
+				ELSE pg_catalog.pg_size_bytes(pg_catalog.current_setting('max_slot_wal_keep_size')) END,
 			coalesce(confirmed_flush_lsn, '0/0')::pg_catalog.text
-		FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`, name).Scan(&state.Lost, &state.Active, &state.Retained, &confirmed)
+		FROM pg_catalog.pg_replication_slots WHERE slot_name = $1`, name).Scan(&state.Lost, &state.Active, &state.Retained, &state.KeepSize, &confirmed)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return SlotState{}, nil
 	}

@@ -49,8 +49,8 @@ func (p *program) alterCommand() *cli.Command {
 		help:     alterHelp,
 		tail:     alterTail,
 		sections: o.sections(),
-		check:    func() error { return errors.Join(checkDSN(o.config.DSN), o.config.Validate()) },
-		run:      func(ctx context.Context, from origins) error { return p.alter(ctx, o, from) },
+		check:    func(string) error { return errors.Join(checkDSN(o.config.DSN), o.config.Validate()) },
+		run:      func(ctx context.Context, _ string, from origins) error { return p.alter(ctx, o, from) },
 	})
 }
 
@@ -68,8 +68,7 @@ func (o *alterOptions) sections() []section {
 func (o *alterOptions) changeSettings() []setting {
 	c := &o.config
 	return []setting{
-		{name: "table", value: "[schema.]name", take: text(&c.Table),
-			help: "the table; double quotes around names that need them"},
+		tableSetting(&c.Table),
 		{name: "alter", value: "TEXT", many: true, take: list(&c.Alters),
 			help: "what follows ALTER TABLE name; may be repeated, applied in order"},
 		{name: "set", value: "column=expression", many: true, take: assignments(&c.Set),
@@ -88,6 +87,8 @@ func (o *alterOptions) workSettings() []setting {
 			help: "sessions that build indexes"},
 		{name: "chunk-time", value: "DURATION", preset: "500ms", take: duration(&c.ChunkTime, time.Millisecond),
 			help: "target time of one chunk; its size follows"},
+		{name: "reconnect-for", value: "DURATION", preset: "5m", take: duration(&o.config.ReconnectFor, time.Millisecond),
+			help: "how long a run that lost its connection tries to go on"},
 		{name: "verify", value: "full|sample|off", preset: "full", take: text(&o.config.Verify),
 			help: "compare the two tables before the cutover"},
 	}
@@ -104,6 +105,8 @@ func (o *alterOptions) loadSettings() []setting {
 			help: "this query gives true, or a number above zero"},
 		{name: "throttle-file", value: "PATH", take: text(&c.File),
 			help: "this file exists"},
+		{name: "max-wal-retained", value: "SIZE", preset: "50GB", take: size(&o.config.MaxWALRetained),
+			help: "abort before the slot holds back more WAL than this, or than\nnine tenths of max_slot_wal_keep_size; it warns at half"},
 		{name: "max-rows-per-second", value: "N", take: number(&c.MaxRowsPerSecond, 0),
 			help: "pace of the copy"},
 	}
@@ -112,6 +115,8 @@ func (o *alterOptions) loadSettings() []setting {
 func (o *alterOptions) cutoverSettings() []setting {
 	c := &o.config.Cutover
 	return []setting{
+		{name: "cutover", value: "auto|manual", preset: "auto", take: text(&c.Mode),
+			help: "manual waits, in step and verified, for pgshadow cutover"},
 		{name: "lock-timeout", value: "DURATION", preset: "500ms", take: duration(&c.LockTimeout, time.Millisecond),
 			help: "how long an attempt waits for its lock; writers queue behind it"},
 		{name: "max-lock-hold", value: "DURATION", preset: "1s", take: duration(&c.MaxLockHold, time.Millisecond),

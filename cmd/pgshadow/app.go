@@ -41,7 +41,7 @@ func (e *usageError) Unwrap() error { return e.cause }
 
 // run carries out a command line and returns the process exit code.
 func (p *program) run(args []string) int {
-	err := p.app().Run(args)
+	err := p.app().Run(argumentLast(args))
 	var ended *exitError
 	var usage *usageError
 	switch {
@@ -88,7 +88,7 @@ func unjoin(err error) []error {
 func (p *program) app() *cli.App {
 	return &cli.App{
 		Name:                      "pgshadow",
-		Commands:                  []*cli.Command{p.alterCommand(), p.cleanupCommand(), p.finishCommand(), p.versionCommand(), p.parseCommand(), p.helpCommand()},
+		Commands:                  p.commands(),
 		Flags:                     []cli.Flag{helpFlag(), &cli.BoolFlag{Name: "version"}},
 		HideHelp:                  true, // the library's own flag and command are shared by all apps of the process
 		HideVersion:               true,
@@ -100,6 +100,11 @@ func (p *program) app() *cli.App {
 		ExitErrHandler:            func(*cli.Context, error) {}, // run decides
 		Action:                    p.noCommand,
 	}
+}
+
+func (p *program) commands() []*cli.Command {
+	commands := append([]*cli.Command{p.alterCommand(), p.statusCommand()}, p.steerCommands()...)
+	return append(commands, p.cleanupCommand(), p.finishCommand(), p.versionCommand(), p.parseCommand(), p.helpCommand())
 }
 
 // noCommand is what runs when the first word is no command.
@@ -119,9 +124,10 @@ type spec struct {
 	name     string
 	help     string // what stands above the flags in the help
 	tail     string // what stands below them
+	argument string // what the one argument stands for; empty: there is none
 	sections []section
-	check    func() error // finds what is wrong with the values
-	run      func(ctx context.Context, from origins) error
+	check    func(argument string) error // finds what is wrong with the values
+	run      func(ctx context.Context, argument string, from origins) error
 }
 
 func (p *program) command(s spec) *cli.Command {
@@ -133,10 +139,11 @@ func (p *program) command(s spec) *cli.Command {
 		OnUsageError:       onUsageError,
 		Action: func(c *cli.Context) error {
 			from, err := p.load(c, s.sections)
-			if err := errors.Join(noArguments(c), err, s.check()); err != nil {
+			argument, wrong := s.argumentOf(c)
+			if err := errors.Join(wrong, err, s.check(argument)); err != nil {
 				return &usageError{"pgshadow " + s.name, err}
 			}
-			return s.run(c.Context, from)
+			return s.run(c.Context, argument, from)
 		},
 	}
 }
@@ -162,11 +169,20 @@ func (p *program) helpCommand() *cli.Command {
 	}
 }
 
-func noArguments(c *cli.Context) error {
-	if !c.Args().Present() {
-		return nil
+// argumentOf is the command's one argument, where it takes one.
+func (s spec) argumentOf(c *cli.Context) (string, error) {
+	args := c.Args().Slice()
+	taken := 0
+	if s.argument != "" {
+		if len(args) == 0 {
+			return "", nil // check says that it is missing
+		}
+		taken = 1
 	}
-	return fmt.Errorf("unexpected argument %s: every value belongs to a flag", quoteArgument(c.Args().First()))
+	if len(args) > taken {
+		return args[0], fmt.Errorf("unexpected argument %s: every value belongs to a flag", quoteArgument(args[taken]))
+	}
+	return c.Args().First(), nil
 }
 
 // quoteArgument shows a misplaced argument, unless it may hold a password.

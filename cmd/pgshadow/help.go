@@ -12,6 +12,12 @@ const appHelp = `pgshadow changes a table of PostgreSQL while it is being used.
 Usage: pgshadow COMMAND [flags]
 
   alter      change a table online
+  status     where the unfinished runs are
+  pause      have a run wait
+  resume     let it go on
+  cutover    let a run swap the tables that waits for it
+  abort      end a run and remove what it made
+  set        change a setting of a run while it is on
   cleanup    list and remove what abandoned runs left
   finish     drop the retired table of a change that is done
   version    print the version

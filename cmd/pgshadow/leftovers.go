@@ -1,9 +1,7 @@
 package main
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
@@ -42,8 +40,8 @@ func (p *program) cleanupCommand() *cli.Command {
 			{"Where", connectionSettings(&o.dsn)},
 			{"Output", []setting{reportSetting(&o.output)}},
 		},
-		check: func() error { return checkDSN(o.dsn) },
-		run: func(ctx context.Context, _ origins) error {
+		check: func(string) error { return checkDSN(o.dsn) },
+		run: func(ctx context.Context, _ string, _ origins) error {
 			leftovers, err := migration.Cleanup(ctx, o.dsn, o.dryRun)
 			return p.endLeftovers(o.output, leftovers, err)
 		},
@@ -59,13 +57,8 @@ func (p *program) finishCommand() *cli.Command {
 			{"Where", connectionSettings(&o.dsn)},
 			{"Output", []setting{reportSetting(&o.output)}},
 		},
-		check: func() error {
-			if o.table == "" {
-				return errors.Join(checkDSN(o.dsn), errors.New("table is missing: say which with --table [schema.]name"))
-			}
-			return checkDSN(o.dsn)
-		},
-		run: func(ctx context.Context, _ origins) error {
+		check: func(string) error { return errors.Join(checkDSN(o.dsn), checkTable(o.table)) },
+		run: func(ctx context.Context, _ string, _ origins) error {
 			removed, err := migration.Finish(ctx, o.dsn, o.table)
 			return p.endLeftovers(o.output, removed, err)
 		},
@@ -88,20 +81,13 @@ func (p *program) endLeftovers(form string, leftovers []migration.Leftover, err 
 }
 
 func (p *program) writeLeftovers(form string, leftovers []migration.Leftover) error {
-	var body bytes.Buffer
 	if form == "json" {
 		if leftovers == nil {
 			leftovers = []migration.Leftover{}
 		}
-		encoder := json.NewEncoder(&body)
-		encoder.SetIndent("", "  ")
-		if err := encoder.Encode(leftovers); err != nil {
-			return fmt.Errorf("encoding the list: %w", err)
-		}
-	} else {
-		body.WriteString(textLeftovers(leftovers))
+		return p.writeJSON(leftovers)
 	}
-	if _, err := p.stdout.Write(body.Bytes()); err != nil {
+	if _, err := p.stdout.Write([]byte(textLeftovers(leftovers))); err != nil {
 		return fmt.Errorf("writing the list: %w", err)
 	}
 	return nil

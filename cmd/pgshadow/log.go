@@ -71,6 +71,8 @@ func logEvent(log zerolog.Logger, event migration.Event) {
 		log.Debug().Str("chunk", e.Chunk).Int64("rows", e.Rows).Int64("duration_ms", e.Duration.Milliseconds()).Msg("chunk copied")
 	case migration.Restarted:
 		log.Warn().Str("reason", e.Reason).Msg("copy restarted")
+	case migration.Steered:
+		log.Info().Str("command", e.Command).Str("argument", e.Argument).Str("by", e.By).Msg("steered")
 	case migration.Swapped:
 		log.Info().Str("retired_table", e.Retired).Msg("swapped")
 	default:
@@ -110,6 +112,9 @@ func logProgress(log zerolog.Logger, level zerolog.Level, now situation) {
 		line = line.Int64("rows", p.Rows).Int64("rows_per_second", int64(p.RowsPerSecond)).
 			Int64("lag_bytes", p.LagBytes).Int("dirty_keys", p.DirtyKeys).Int64("invisible_keys", p.InvisibleKeys).
 			Uint64("changes_received", p.ChangesReceived).Stringer("confirmed_lsn", p.Confirmed)
+	}
+	if p := now.progress; p != nil && p.WALRetained > 0 {
+		line = line.Int64("wal_retained_bytes", p.WALRetained)
 	}
 	if now.waits != "" {
 		line = line.Str("throttle", now.waits)

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"bytes"
-	"encoding/json"
 	"fmt"
 	"strings"
 	"time"
@@ -16,18 +14,10 @@ func (p *program) writeReport(form string, report migration.Report) error {
 	if report.Phases == nil {
 		report.Phases = []migration.PhaseDuration{} // in JSON a list, whatever happened
 	}
-	var body bytes.Buffer
 	if form == "json" {
-		encoder := json.NewEncoder(&body)
-		encoder.SetIndent("", "  ")
-		encoder.SetEscapeHTML(false) // SQL has many a < in it
-		if err := encoder.Encode(report); err != nil {
-			return fmt.Errorf("encoding the report: %w", err)
-		}
-	} else {
-		body.WriteString(textReport(report))
+		return p.writeJSON(report)
 	}
-	if _, err := p.stdout.Write(body.Bytes()); err != nil {
+	if _, err := p.stdout.Write([]byte(textReport(report))); err != nil {
 		return fmt.Errorf("writing the report: %w", err)
 	}
 	return nil

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/urfave/cli/v2"
+
+	"github.com/pgshadow/pgshadow/pkg/migration"
 )
 
 // setting is one flag of a command. Its value may also come from the variable
@@ -137,6 +139,14 @@ func duration(into *time.Duration, least time.Duration) func([]string) error {
 		}
 		*into = value
 		return nil
+	}
+}
+
+// size takes a number of bytes, with PostgreSQL's units.
+func size(into *int64) func([]string) error {
+	return func(texts []string) (err error) {
+		*into, err = migration.ParseBytes(texts[0])
+		return err
 	}
 }
 

@@ -64,12 +64,15 @@ func samples() map[string]struct {
 		"copy-workers":        {[]string{"3"}, func(o *alterOptions) { o.config.Copy.Workers = 3 }},
 		"index-workers":       {[]string{"4"}, func(o *alterOptions) { o.config.Copy.IndexWorkers = 4 }},
 		"chunk-time":          {[]string{"1s"}, func(o *alterOptions) { o.config.Copy.ChunkTime = time.Second }},
+		"reconnect-for":       {[]string{"3m"}, func(o *alterOptions) { o.config.ReconnectFor = 3 * time.Minute }},
 		"verify":              {[]string{"sample"}, func(o *alterOptions) { o.config.Verify = "sample" }},
 		"max-replica-lag":     {[]string{"0"}, func(o *alterOptions) { o.config.Throttle.MaxReplicaLag = 0 }},
 		"max-active-sessions": {[]string{"5"}, func(o *alterOptions) { o.config.Throttle.MaxActiveSessions = 5 }},
 		"throttle-query":      {[]string{"SELECT 1, 2"}, func(o *alterOptions) { o.config.Throttle.Query = "SELECT 1, 2" }},
 		"throttle-file":       {[]string{"/tmp/a,b"}, func(o *alterOptions) { o.config.Throttle.File = "/tmp/a,b" }},
 		"max-rows-per-second": {[]string{"6"}, func(o *alterOptions) { o.config.Throttle.MaxRowsPerSecond = 6 }},
+		"max-wal-retained":    {[]string{"3GB"}, func(o *alterOptions) { o.config.MaxWALRetained = 3 << 30 }},
+		"cutover":             {[]string{"manual"}, func(o *alterOptions) { o.config.Cutover.Mode = migration.CutoverManual }},
 		"lock-timeout":        {[]string{"7ms"}, func(o *alterOptions) { o.config.Cutover.LockTimeout = 7 * time.Millisecond }},
 		"max-lock-hold":       {[]string{"8s"}, func(o *alterOptions) { o.config.Cutover.MaxLockHold = 8 * time.Second }},
 		"cutover-attempts":    {[]string{"9"}, func(o *alterOptions) { o.config.Cutover.Attempts = 9 }},
@@ -83,8 +86,9 @@ func samples() map[string]struct {
 // presets are the defaults of the contract.
 func presets() alterOptions {
 	return alterOptions{output: "text", log: logOptions{"console", "info"}, config: migration.Config{Verify: "full", Retire: migration.Keep,
+		MaxWALRetained: 50 << 30, ReconnectFor: 5 * time.Minute,
 		Copy:     migration.CopyConfig{Workers: 2, IndexWorkers: 2, ChunkTime: 500 * time.Millisecond},
-		Cutover:  migration.CutoverConfig{LockTimeout: 500 * time.Millisecond, MaxLockHold: time.Second, Attempts: 60},
+		Cutover:  migration.CutoverConfig{Mode: migration.CutoverAuto, LockTimeout: 500 * time.Millisecond, MaxLockHold: time.Second, Attempts: 60},
 		Throttle: throttle.Config{MaxReplicaLag: 10 * time.Second}}}
 }
 

@@ -13,6 +13,12 @@ func TestHelp(t *testing.T) {
 		"help_cleanup": {"cleanup", "--help"},
 		"help_finish":  {"finish", "--help"},
 		"help_version": {"version", "-h"},
+		"help_status":  {"status", "--help"},
+		"help_pause":   {"pause", "--help"},
+		"help_resume":  {"resume", "--help"},
+		"help_cutover": {"cutover", "--help"},
+		"help_abort":   {"abort", "--help"},
+		"help_set":     {"set", "--help"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -37,22 +43,54 @@ func TestHelpIsComplete(t *testing.T) {
 	help := runProgram(t, nil, "alter", "--help").stdout
 	for _, flag := range []string{"dsn", "table", "alter", "set", "copy-workers", "index-workers", "chunk-time", "max-replica-lag",
 		"max-active-sessions", "throttle-query", "throttle-file", "max-rows-per-second", "verify", "lock-timeout", "max-lock-hold",
-		"cutover-attempts", "retire", "restart", "config", "output", "log-format", "log-level"} {
+		"cutover", "cutover-attempts", "max-wal-retained", "reconnect-for", "retire", "restart", "config", "output", "log-format", "log-level"} {
 		if !strings.Contains(help, "  --"+flag+" ") {
 			t.Errorf("the help does not name --%s", flag)
 		}
 	}
-	for _, flag := range []string{"native", "max-wal-retained", "cutover", "kill-blockers", "rollback-window", "hooks", "http", "allow-lossy", "dry-run"} {
+	for _, flag := range []string{"native", "kill-blockers", "rollback-window", "hooks", "http", "allow-lossy", "dry-run"} {
 		got := runProgram(t, nil, "alter", "--"+flag)
 		if want := "pgshadow alter: there is no flag --" + flag + "\nsee: pgshadow alter --help\n"; got != (ended{2, "", want}) {
 			t.Errorf("--%s: got %s", flag, got)
 		}
 	}
-	for _, command := range []string{"plan", "rehearse", "status", "pause", "rollback"} {
+	for _, command := range []string{"plan", "rehearse", "verify", "rollback"} {
 		got := runProgram(t, nil, command)
 		if want := "pgshadow: there is no command \"" + command + "\"\nsee: pgshadow --help\n"; got != (ended{2, "", want}) {
 			t.Errorf("%s: got %s", command, got)
 		}
+	}
+}
+
+// pgshadow set takes its argument before the flags, after them, and between them.
+func TestArgumentOfSet(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		args string
+		want string // what is wrong
+	}{
+		{"set", `"": want NAME=VALUE, such as chunk-time=1s`},
+		{"set chunk-time", `"chunk-time": want NAME=VALUE, such as chunk-time=1s`},
+		{"set chunk-time=x", `chunk-time is "x": want a duration of at least 1ms, such as 500ms, 10s or 2m`},
+		{"set --dsn host=h chunk-time=x --output json", `chunk-time is "x": want a duration of at least 1ms, such as 500ms, 10s or 2m`},
+		{"set --output=json copy-workers=33", "copy-workers is 33: want 1 to 32"},
+		{"set cutover=", "cutover is empty: want a word"},
+		{"set chunk-time=1s verify=full", `unexpected argument "verify=full": every value belongs to a flag`},
+		{"set chunk-time=1s --bogus x", "there is no flag --bogus"},
+		{"pause now", `unexpected argument "now": every value belongs to a flag`},
+	} {
+		args := strings.Fields(c.args)
+		got := runProgram(t, []string{"PGSHADOW_TABLE=t"}, args...)
+		command := "pgshadow " + args[0]
+		if want := command + ": " + c.want + "\nsee: " + command + " --help\n"; got != (ended{2, "", want}) {
+			t.Errorf("%s: got %s", c.args, got)
+		}
+	}
+	if got := runProgram(t, nil, "set", "chunk-time=1s"); got.code != 2 || !strings.Contains(got.stderr, "table is missing") {
+		t.Errorf("without a table: got %s", got)
+	}
+	if got := runProgram(t, nil, "set", "speed=1", "--table", "t"); got.code != 2 || !strings.Contains(got.stderr, "speed cannot be set while a run is on; these can: chunk-time, copy-workers,") {
+		t.Errorf("an unknown name: got %s", got)
 	}
 }
 

@@ -16,8 +16,8 @@ func (p *program) versionCommand() *cli.Command {
 	return p.command(spec{
 		name:  "version",
 		help:  "Print the version of pgshadow, and of what it was built with.\n\nUsage: pgshadow version\n",
-		check: func() error { return nil },
-		run:   func(context.Context, origins) error { return p.printVersion() },
+		check: func(string) error { return nil },
+		run:   func(context.Context, string, origins) error { return p.printVersion() },
 	})
 }
 

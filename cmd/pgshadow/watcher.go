@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"sync"
@@ -164,7 +165,7 @@ func (w *watcher) follow(event migration.Event) {
 // show redraws the live line, or writes a progress line when one is due.
 func (w *watcher) show(progress *migration.Progress) {
 	if progress != nil && progress.Phase == w.now.phase {
-		w.now.progress, w.now.waits = progress, progress.Throttle
+		w.now.progress, w.now.waits = progress, cmp.Or(progress.Throttle, progress.Waiting)
 	}
 	now := time.Now()
 	w.now.elapsed = now.Sub(w.began)

@@ -35,6 +35,8 @@ type Run struct {
 	EndedAt   *time.Time // nil while the run is open
 	Outcome   string
 	Heal      bool // changes were missed: a full comparison is due
+	Steering  json.RawMessage
+	Progress  json.RawMessage // null before the first checkpoint
 }
 
 // Owner says which process works on a run.
@@ -47,7 +49,7 @@ type Owner struct {
 // database they are not.
 func Exists(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	var exists bool
-	err := conn.QueryRow(ctx, "SELECT pg_catalog.to_regclass('pgshadow.chunk') IS NOT NULL").Scan(&exists)
+	err := conn.QueryRow(ctx, "SELECT pg_catalog.to_regclass('pgshadow.command') IS NOT NULL").Scan(&exists)
 	if err != nil {
 		return false, fmt.Errorf("looking for the state tables: %w", err)
 	}
@@ -84,39 +86,47 @@ func Create(ctx context.Context, tx pgx.Tx, run Run) error {
 	return nil
 }
 
-const runColumns = `run_id, table_oid, table_title, table_name, change, phase, coalesce(plan, 'null'), host, pid, created_at, updated_at, ended_at, coalesce(outcome, ''), heal`
+const runColumns = `run_id, table_oid, table_title, table_name, change, phase, coalesce(plan, 'null'), host, pid, created_at, updated_at, ended_at, coalesce(outcome, ''), heal, steering, coalesce(progress, 'null')`
 
 // Runs lists the runs of the database, the newest first. openOnly leaves out
 // those that have ended.
 func Runs(ctx context.Context, conn *pgx.Conn, openOnly bool) ([]Run, error) {
-	rows, err := conn.Query(ctx, "SELECT "+runColumns+" FROM pgshadow.run WHERE ended_at IS NULL OR NOT $1 ORDER BY created_at DESC", openOnly)
+	return runs(ctx, conn, "ended_at IS NULL OR NOT $1", openOnly)
+}
+
+func runs(ctx context.Context, conn *pgx.Conn, condition string, args ...any) ([]Run, error) {
+	rows, err := conn.Query(ctx, "SELECT "+runColumns+" FROM pgshadow.run WHERE "+condition+" ORDER BY created_at DESC", args...)
 	if err != nil {
 		return nil, fmt.Errorf("listing runs: %w", err)
 	}
-	runs, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Run, error) {
+	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Run, error) {
 		var r Run
 		err := row.Scan(&r.ID, &r.TableOID, &r.Table, &r.TableName, &r.Change, &r.Phase, &r.Plan, &r.Owner.Host, &r.Owner.PID,
-			&r.CreatedAt, &r.UpdatedAt, &r.EndedAt, &r.Outcome, &r.Heal)
+			&r.CreatedAt, &r.UpdatedAt, &r.EndedAt, &r.Outcome, &r.Heal, &r.Steering, &r.Progress)
 		return r, err
 	})
 	if err != nil {
 		return nil, fmt.Errorf("listing runs: %w", err)
 	}
-	return runs, nil
+	return found, nil
 }
 
 // OpenRun returns the open run of a table, or nil.
 func OpenRun(ctx context.Context, conn *pgx.Conn, table uint32) (*Run, error) {
-	runs, err := Runs(ctx, conn, true)
-	if err != nil {
+	return first(runs(ctx, conn, "ended_at IS NULL AND table_oid = $1", table))
+}
+
+// UntidyRun returns the run whose swap put the table in place and which was not
+// given the time to clean up after it, or nil. tidy is the phase of one that was.
+func UntidyRun(ctx context.Context, conn *pgx.Conn, table uint32, tidy string) (*Run, error) {
+	return first(runs(ctx, conn, "result_oid = $1 AND phase <> $2", table, tidy))
+}
+
+func first(runs []Run, err error) (*Run, error) {
+	if err != nil || len(runs) == 0 {
 		return nil, err
 	}
-	for i := range runs {
-		if runs[i].TableOID == table {
-			return &runs[i], nil
-		}
-	}
-	return nil, nil //nolint:nilnil // no open run is an answer
+	return &runs[0], nil
 }
 
 // SetPlan keeps the plan, in the transaction that built the shadow.
@@ -161,11 +171,27 @@ func (s *Store) SetPhase(ctx context.Context, conn *pgx.Conn, phase string, owne
 	return nil
 }
 
-// Touch records that the run is alive. The session commits with at least
+// SetSteering keeps what the operator has asked for.
+func (s *Store) SetSteering(ctx context.Context, conn *pgx.Conn, steering any) error {
+	document, err := json.Marshal(steering)
+	if err != nil {
+		return fmt.Errorf("encoding what the operator of run %s asked for: %w", s.runID, err)
+	}
+	if _, err := conn.Exec(ctx, "UPDATE pgshadow.run SET steering = $2 WHERE run_id = $1", s.runID, document); err != nil {
+		return fmt.Errorf("keeping what the operator of run %s asked for: %w", s.runID, err)
+	}
+	return nil
+}
+
+// Touch records that the run is alive, and how far it is. The session commits with at least
 // synchronous_commit=local, so when it returns this commit is durable on the
 // server, and every commit before it too.
-func (s *Store) Touch(ctx context.Context, conn *pgx.Conn, applied pg.LSN) error {
-	_, err := conn.Exec(ctx, "UPDATE pgshadow.run SET applied = $2, updated_at = pg_catalog.now() WHERE run_id = $1", s.runID, applied.String())
+func (s *Store) Touch(ctx context.Context, conn *pgx.Conn, applied pg.LSN, progress any) error {
+	document, err := json.Marshal(progress)
+	if err != nil {
+		return fmt.Errorf("encoding the progress of run %s: %w", s.runID, err)
+	}
+	_, err = conn.Exec(ctx, "UPDATE pgshadow.run SET applied = $2, progress = $3, updated_at = pg_catalog.now() WHERE run_id = $1", s.runID, applied.String(), document)
 	if err != nil {
 		return fmt.Errorf("writing the checkpoint of run %s: %w", s.runID, err)
 	}
@@ -182,9 +208,10 @@ func (s *Store) End(ctx context.Context, conn *pgx.Conn, outcome, detail string)
 	return nil
 }
 
-// EndIn closes the run in the caller's transaction.
-func (s *Store) EndIn(ctx context.Context, tx pgx.Tx, outcome string) error {
-	_, err := tx.Exec(ctx, "UPDATE pgshadow.run SET ended_at = pg_catalog.now(), updated_at = pg_catalog.now(), outcome = $2 WHERE run_id = $1", s.runID, outcome)
+// EndIn closes the run in the transaction of the swap, which puts the table result
+// in place.
+func (s *Store) EndIn(ctx context.Context, tx pgx.Tx, outcome string, result uint32) error {
+	_, err := tx.Exec(ctx, "UPDATE pgshadow.run SET ended_at = pg_catalog.now(), updated_at = pg_catalog.now(), outcome = $2, result_oid = $3 WHERE run_id = $1", s.runID, outcome, result)
 	if err != nil {
 		return fmt.Errorf("recording the end of run %s: %w", s.runID, err)
 	}

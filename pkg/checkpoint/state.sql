@@ -11,6 +11,9 @@ CREATE TABLE IF NOT EXISTS pgshadow.run (
   plan        jsonb,
   applied     pg_lsn,
   heal        boolean NOT NULL DEFAULT false, -- changes were missed: a full comparison is due
+  steering    jsonb NOT NULL DEFAULT '{}',    -- what the operator has asked for, and a resumed process keeps to
+  progress    jsonb,                          -- how far the run was at updated_at
+  result_oid  oid,                            -- the new table, once the swap is committed
   host        text NOT NULL,
   pid         int NOT NULL,
   created_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
@@ -28,3 +31,15 @@ CREATE TABLE IF NOT EXISTS pgshadow.chunk (
   rows     bigint NOT NULL
 );
 CREATE INDEX IF NOT EXISTS chunk_run ON pgshadow.chunk (run_id);
+CREATE TABLE IF NOT EXISTS pgshadow.command (
+  command_id  bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+  run_id      text NOT NULL REFERENCES pgshadow.run ON DELETE CASCADE,
+  name        text NOT NULL,
+  argument    text NOT NULL,
+  issued_by   text NOT NULL DEFAULT session_user,
+  issued_at   timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+  answered_at timestamptz,
+  accepted    boolean,
+  answer      text
+);
+CREATE INDEX IF NOT EXISTS command_open ON pgshadow.command (run_id) WHERE answered_at IS NULL;

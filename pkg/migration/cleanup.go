@@ -31,7 +31,7 @@ func (m *Migration) cleanUp(ctx context.Context) error {
 	defer cancel()
 	// The shadow has moved out: its schema is empty, and RESTRICT makes sure of it.
 	err := errors.Join(m.dropReplication(ctx, m.run.names), m.dropSchema(ctx, m.run.names.ShadowSchema(), "RESTRICT"))
-	if m.config.Retire == Drop {
+	if m.current().Retire == Drop {
 		if dropped := m.dropRetired(ctx, m.run.names); dropped != nil {
 			err = errors.Join(err, dropped)
 		} else {
@@ -60,6 +60,9 @@ func (m *Migration) remove(ctx context.Context, names shadow.Names, detail strin
 	}
 	if !open {
 		return fmt.Errorf("removing the artifacts of run %s: it has ended meanwhile; see pgshadow cleanup --dry-run", names.RunID)
+	}
+	if err := m.endStale(ctx, names.RunID); err != nil {
+		return err
 	}
 	err = errors.Join(
 		m.dropReplication(ctx, names),

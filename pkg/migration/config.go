@@ -40,11 +40,21 @@ type Config struct {
 	Verify  verify.Mode // default full
 	Retire  Retire      // default keep
 	Restart bool        // drop an unfinished run of the table first
+	// MaxWALRetained is how many bytes of WAL the slot may hold back before the run
+	// is aborted; default 50 GB. It never exceeds nine tenths of
+	// max_slot_wal_keep_size, at which the server takes the slot away.
+	MaxWALRetained int64
+	// ReconnectFor is how long a run that has lost its connection tries to be taken
+	// up again before it stops, resumable; default 5 min.
+	ReconnectFor time.Duration
 
 	Throttle throttle.Config
 	Parse    ParseFunc // default: shadow.Parse in this process
 	Observer Observer  // default: nobody
 }
+
+// MaxWorkers bounds every kind of worker.
+const MaxWorkers = 32
 
 // CopyConfig says how the rows get into the shadow.
 type CopyConfig struct {
@@ -54,11 +64,24 @@ type CopyConfig struct {
 	DirtyMemory  int           // bytes that dirty keys may take before the stream waits; default 32 MB
 }
 
+// CutoverMode says who decides when the swap is tried.
+type CutoverMode string
+
+// The values of --cutover.
+const (
+	CutoverAuto   CutoverMode = "auto"   // as soon as the tables are verified
+	CutoverManual CutoverMode = "manual" // once the operator says pgshadow cutover
+)
+
 // CutoverConfig says how the swap is tried.
 type CutoverConfig struct {
+	Mode        CutoverMode   // default auto
 	LockTimeout time.Duration // wait for the lock; default 500 ms
 	MaxLockHold time.Duration // then ROLLBACK; default 1 s
 	Attempts    int           // default 60
+	// CompareEvery is the least time between two comparisons of the tables while the
+	// cutover waits for the operator; default 1 min.
+	CompareEvery time.Duration
 }
 
 // Observer is told what happens, in order, from several goroutines. It must not
@@ -79,8 +102,12 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Cutover.LockTimeout, 500*time.Millisecond)
 	setDefault(&c.Cutover.MaxLockHold, time.Second)
 	setDefault(&c.Cutover.Attempts, 60)
+	setDefault(&c.Cutover.Mode, CutoverAuto)
+	setDefault(&c.Cutover.CompareEvery, time.Minute)
+	setDefault(&c.MaxWALRetained, 50<<30)
 	setDefault(&c.Verify, verify.Full)
 	setDefault(&c.Retire, Keep)
+	setDefault(&c.ReconnectFor, 5*time.Minute)
 	if c.Parse == nil {
 		c.Parse = func(_ context.Context, table string, alters []string, set map[string]string) (*shadow.Change, error) {
 			return shadow.Parse(table, alters, set)
@@ -102,22 +129,36 @@ func setDefault[T comparable](field *T, value T) {
 // Validate returns all problems of the configuration, joined. Zero values mean
 // the defaults and are right.
 func (c Config) Validate() error {
-	var problems []error
-	problem := func(wrong bool, format string, args ...any) {
-		if wrong {
-			problems = append(problems, fmt.Errorf(format, args...))
-		}
-	}
-	problem(strings.TrimSpace(c.Table) == "", "table is missing: say which with --table [schema.]name")
-	problem(len(c.Alters) == 0, "alter is missing: say what to change with --alter \"...\"")
-	problem(slices.ContainsFunc(c.Alters, func(text string) bool { return strings.TrimSpace(text) == "" }), "alter is empty")
-	problem(c.Copy.Workers < 0 || c.Copy.Workers > 32, "copy-workers is %d: want 1 to 32", c.Copy.Workers)
-	problem(c.Copy.IndexWorkers < 0 || c.Copy.IndexWorkers > 32, "index-workers is %d: want 1 to 32", c.Copy.IndexWorkers)
-	problem(c.Copy.ChunkTime < 0 || c.Copy.ChunkTime > time.Minute, "chunk-time is %s: want more than zero and at most 1m", c.Copy.ChunkTime)
-	problem(c.Cutover.LockTimeout < 0, "lock-timeout is %s: want more than zero", c.Cutover.LockTimeout)
-	problem(c.Cutover.MaxLockHold < 0, "max-lock-hold is %s: want more than zero", c.Cutover.MaxLockHold)
-	problem(c.Cutover.Attempts < 0, "cutover-attempts is %d: want at least 1", c.Cutover.Attempts)
-	problem(!slices.Contains([]verify.Mode{"", verify.Full, verify.Sample, verify.Off}, c.Verify), "verify is %q: want full, sample or off", c.Verify)
-	problem(!slices.Contains([]Retire{"", Keep, Drop}, c.Retire), "retire is %q: want keep or drop", c.Retire)
+	var problems problems
+	problems.add(strings.TrimSpace(c.Table) == "", "table is missing: say which with --table [schema.]name")
+	problems.add(len(c.Alters) == 0, "alter is missing: say what to change with --alter \"...\"")
+	problems.add(slices.ContainsFunc(c.Alters, func(text string) bool { return strings.TrimSpace(text) == "" }), "alter is empty")
+	problems.add(c.ReconnectFor < 0, "reconnect-for is %s: want more than zero", c.ReconnectFor)
+	return errors.Join(append(problems, c.validateTuning())...)
+}
+
+// validateTuning is the part of Validate that the flags answer for which may be
+// set while the run is on.
+func (c Config) validateTuning() error {
+	var problems problems
+	problems.add(c.Copy.Workers < 0 || c.Copy.Workers > MaxWorkers, "copy-workers is %d: want 1 to %d", c.Copy.Workers, MaxWorkers)
+	problems.add(c.Copy.IndexWorkers < 0 || c.Copy.IndexWorkers > MaxWorkers, "index-workers is %d: want 1 to %d", c.Copy.IndexWorkers, MaxWorkers)
+	problems.add(c.Copy.ChunkTime < 0 || c.Copy.ChunkTime > time.Minute, "chunk-time is %s: want more than zero and at most 1m", c.Copy.ChunkTime)
+	problems.add(c.Cutover.LockTimeout < 0, "lock-timeout is %s: want more than zero", c.Cutover.LockTimeout)
+	problems.add(c.Cutover.MaxLockHold < 0, "max-lock-hold is %s: want more than zero", c.Cutover.MaxLockHold)
+	problems.add(c.Cutover.Attempts < 0, "cutover-attempts is %d: want at least 1", c.Cutover.Attempts)
+	problems.add(!slices.Contains([]CutoverMode{"", CutoverAuto, CutoverManual}, c.Cutover.Mode), "cutover is %q: want auto or manual", c.Cutover.Mode)
+	problems.add(c.MaxWALRetained < 0, "max-wal-retained is %d: want more than zero", c.MaxWALRetained)
+	problems.add(!slices.Contains([]verify.Mode{"", verify.Full, verify.Sample, verify.Off}, c.Verify), "verify is %q: want full, sample or off", c.Verify)
+	problems.add(!slices.Contains([]Retire{"", Keep, Drop}, c.Retire), "retire is %q: want keep or drop", c.Retire)
 	return errors.Join(append(problems, c.Throttle.Validate())...)
+}
+
+// problems are what is wrong with a configuration.
+type problems []error
+
+func (p *problems) add(wrong bool, format string, args ...any) {
+	if wrong {
+		*p = append(*p, fmt.Errorf(format, args...))
+	}
 }

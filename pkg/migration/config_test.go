@@ -29,6 +29,9 @@ func TestValidate(t *testing.T) {
 		"lock-timeout is -1ns":   func(c *Config) { c.Cutover.LockTimeout = -1 },
 		"max-lock-hold is -1ns":  func(c *Config) { c.Cutover.MaxLockHold = -1 },
 		"cutover-attempts is -1": func(c *Config) { c.Cutover.Attempts = -1 },
+		"reconnect-for is -1ns":  func(c *Config) { c.ReconnectFor = -1 },
+		"max-wal-retained is -1": func(c *Config) { c.MaxWALRetained = -1 },
+		`cutover is "later"`:     func(c *Config) { c.Cutover.Mode = "later" },
 		`verify is "half"`:       func(c *Config) { c.Verify = "half" },
 		`retire is "burn"`:       func(c *Config) { c.Retire = "burn" },
 	} {
@@ -48,8 +51,8 @@ func TestValidate(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	got := Config{}.withDefaults()
 	if got.Copy != (CopyConfig{Workers: 2, IndexWorkers: 2, ChunkTime: 500 * time.Millisecond, DirtyMemory: 32 << 20}) ||
-		got.Cutover != (CutoverConfig{LockTimeout: 500 * time.Millisecond, MaxLockHold: time.Second, Attempts: 60}) ||
-		got.Verify != verify.Full || got.Retire != Keep || got.Parse == nil || got.Observer == nil {
+		got.Cutover != (CutoverConfig{Mode: CutoverAuto, LockTimeout: 500 * time.Millisecond, MaxLockHold: time.Second, Attempts: 60, CompareEvery: time.Minute}) ||
+		got.Verify != verify.Full || got.Retire != Keep || got.MaxWALRetained != 50<<30 || got.ReconnectFor != 5*time.Minute || got.Parse == nil || got.Observer == nil {
 		t.Errorf("the defaults are %+v", got)
 	}
 	kept := Config{Copy: CopyConfig{Workers: 7}, Retire: Drop, Verify: verify.Off}.withDefaults()

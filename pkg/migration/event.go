@@ -55,6 +55,13 @@ type Restarted struct{ Reason string }
 // Noted is something an operator should know that does not stop the run.
 type Noted struct{ Note string }
 
+// Steered says that a command of the operator has been carried out.
+type Steered struct {
+	Command  string
+	Argument string // of set: NAME=VALUE
+	By       string // the role that issued it
+}
+
 // Progressed comes once a second while the stream flows.
 type Progressed struct{ Progress Progress }
 
@@ -70,21 +77,24 @@ func (Throttled) event()     {}
 func (AttemptFailed) event() {}
 func (Restarted) event()     {}
 func (Noted) event()         {}
+func (Steered) event()       {}
 func (Progressed) event()    {}
 func (Swapped) event()       {}
 
-// Progress is how far a run is.
+// Progress is how far a run is. As JSON it stands in the run's state row.
 type Progress struct {
-	Phase           Phase
-	Rows            int64         // copied, or compared in phase verify
-	EstimatedRows   int64         // the planner's estimate of all
-	Percent         float64       // of the phase, 0 to 100
-	RowsPerSecond   float64       // over the last seconds
-	ETA             time.Duration // of the phase; negative when unknown
-	LagBytes        int64         // WAL written and not yet replayed
-	DirtyKeys       int
-	InvisibleKeys   int64 // wait for their transaction to become visible
-	ChangesReceived uint64
-	Confirmed       pg.LSN
-	Throttle        string // reason; empty when it does not wait
+	Phase           Phase         `json:"phase"`
+	Rows            int64         `json:"rows"`            // copied, or compared in phase verify
+	EstimatedRows   int64         `json:"estimated_rows"`  // the planner's estimate of all
+	Percent         float64       `json:"percent"`         // of the phase, 0 to 100
+	RowsPerSecond   float64       `json:"rows_per_second"` // over the last seconds
+	ETA             time.Duration `json:"eta"`             // of the phase; negative when unknown
+	LagBytes        int64         `json:"lag_bytes"`       // WAL written and not yet replayed
+	DirtyKeys       int           `json:"dirty_keys"`
+	InvisibleKeys   int64         `json:"invisible_keys"` // wait for their transaction to become visible
+	ChangesReceived uint64        `json:"changes_received"`
+	Confirmed       pg.LSN        `json:"confirmed_lsn"`
+	WALRetained     int64         `json:"wal_retained"` // bytes that the slot holds back, as last measured
+	Throttle        string        `json:"throttle"`     // reason; empty when it does not wait
+	Waiting         string        `json:"waiting"`      // what else it waits for, and why; empty when it does not
 }

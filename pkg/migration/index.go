@@ -29,13 +29,19 @@ func (m *Migration) index(ctx context.Context, l *live) error {
 		return err
 	}
 	for len(create) > 0 {
-		wave := create[:min(len(create), m.config.Copy.IndexWorkers)]
+		if err := m.awaitGo(ctx); err != nil {
+			return err
+		}
+		wave := create[:min(len(create), m.current().Copy.IndexWorkers)]
 		create = create[len(wave):]
 		if err := m.buildWave(ctx, l, wave); err != nil {
 			return err
 		}
 	}
 	for _, build := range attach {
+		if err := m.awaitGo(ctx); err != nil {
+			return err
+		}
 		if err := m.attach(ctx, l, build); err != nil {
 			return err
 		}

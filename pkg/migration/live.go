@@ -23,7 +23,6 @@ const (
 	// checkpointInterval is how often what has been replayed is made durable and
 	// the slot is told.
 	checkpointInterval = 2 * time.Second
-	progressInterval   = time.Second
 	// workerLockTimeout is how long copy, replay and index builds wait for a lock
 	// on the two tables. They take none that an application would wait behind.
 	workerLockTimeout = "5000"
@@ -54,16 +53,18 @@ func (m *Migration) whileStreaming(ctx context.Context, work func(ctx context.Co
 	if err != nil {
 		return err
 	}
+	m.recovery.streaming = time.Now()
 	group, groupCtx := errgroup.WithContext(flowing)
 	group.Go(func() error { return l.stream.Run(groupCtx) })
 	group.Go(func() error { return l.Run(groupCtx) })
 	group.Go(func() error { return m.checkpoints(groupCtx, l) })
 	group.Go(func() error { return m.throttle.Run(groupCtx) })
-	group.Go(func() error { return m.watchProgress(groupCtx, l) })
+	group.Go(func() error { return m.watch(groupCtx, l) })
 	worked := work(groupCtx, l)
 	stop()
 	flowed := errors.Join(group.Wait(), l.Close(ctx))
-	m.report.ChangesReceived, m.report.KeysReplayed = l.stream.Received(), l.Replayed()
+	m.report.ChangesReceived += l.stream.Received()
+	m.report.KeysReplayed += l.Replayed()
 	m.report.RowsCopied = l.chunks.Load().Rows()
 	switch {
 	case errors.Is(worked, cutover.ErrUnknown):
@@ -85,12 +86,6 @@ func (m *Migration) open(ctx context.Context) (*live, error) {
 	slot, err := replication.LoadSlot(ctx, m.control, m.run.names.Slot())
 	if err != nil {
 		return nil, err
-	}
-	if slot.Active {
-		// This process has the table's lock, so whose walsender it was has gone.
-		if err := replication.ReleaseSlot(ctx, m.control, m.run.names.Slot()); err != nil {
-			return nil, err
-		}
 	}
 	committed, err := m.run.store.Chunks(ctx, m.control, m.run.plan.Key)
 	if err != nil {
@@ -183,7 +178,7 @@ func (m *Migration) checkpoints(ctx context.Context, l *live) (err error) {
 		case <-ticker.C:
 		}
 		applied := l.stream.Applied()
-		if err := m.run.store.Touch(ctx, conn, applied); err != nil {
+		if err := m.run.store.Touch(ctx, conn, applied, m.progress.now()); err != nil {
 			return ignoreCancel(ctx, err)
 		}
 		l.stream.Confirm(applied)

@@ -85,3 +85,13 @@ func (p Phase) next() []Phase {
 
 // mayFollow tells whether a run in phase p may enter phase next.
 func (p Phase) mayFollow(next Phase) bool { return slices.Contains(p.next(), next) }
+
+// MarshalText and UnmarshalText let a phase stand in JSON by its name.
+func (p Phase) MarshalText() ([]byte, error) { return []byte(p.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (p *Phase) UnmarshalText(text []byte) error {
+	parsed, err := parsePhase(string(text))
+	*p = parsed
+	return err
+}

@@ -27,7 +27,7 @@ func (m *Migration) copy(ctx context.Context, l *live) error {
 	finished := make(chan struct{})
 	group.Go(func() error {
 		defer close(finished)
-		config := copier.Config{Workers: m.config.Copy.Workers, ChunkTime: m.config.Copy.ChunkTime,
+		config := copier.Config{Tuning: &tuning{m},
 			OnChunk: func(chunk keyset.Range, rows int64, took time.Duration) {
 				m.config.Observer.Observe(ChunkCopied{Chunk: chunk.String(), Rows: rows, Duration: took})
 			}}
@@ -45,6 +45,18 @@ func (m *Migration) copy(ctx context.Context, l *live) error {
 	return group.Wait()
 }
 
+// tuning is how hard the copy works, as the operator has left it.
+type tuning struct{ m *Migration }
+
+func (t *tuning) Workers() int { return t.m.current().Copy.Workers }
+
+func (t *tuning) ChunkTime() time.Duration { return t.m.current().Copy.ChunkTime }
+
+func (t *tuning) Changed() <-chan struct{} {
+	_, changed := t.m.steering.now()
+	return changed
+}
+
 // catchUp replays until everything that was committed before it began is in the
 // shadow.
 func (m *Migration) catchUp(ctx context.Context, l *live) error {
@@ -54,19 +66,22 @@ func (m *Migration) catchUp(ctx context.Context, l *live) error {
 // verify compares the two tables while both are written.
 func (m *Migration) verify(ctx context.Context, l *live) error {
 	var err error
-	m.report.Verify, err = m.compare(ctx, l, m.config.Verify)
+	m.report.Verify, err = m.compare(ctx, l, m.current().Verify)
 	return err
 }
 
 func (m *Migration) compare(ctx context.Context, l *live, mode verify.Mode) (verify.Report, error) {
-	v := verify.New(verify.Config{Mode: mode, Workers: m.config.Copy.Workers}, m.run.plan, m.asOwner,
-		copier.NewCutter(m.run.plan, m.config.Copy.ChunkTime), l, m.throttle)
+	tuned := &tuning{m}
+	v := verify.New(verify.Config{Mode: mode, Workers: tuned.Workers()}, m.run.plan, m.asOwner, copier.NewCutter(m.run.plan, tuned.ChunkTime), l, m.throttle)
 	m.progress.verifying(v)
 	return v.Run(ctx)
 }
 
-// cutOver swaps the tables.
+// cutOver swaps the tables, once the operator lets it.
 func (m *Migration) cutOver(ctx context.Context, l *live) error {
+	if err := m.awaitRelease(ctx, l); err != nil {
+		return err
+	}
 	oid, err := schema.Resolve(ctx, m.control, m.run.names.ShadowSchema(), m.run.names.Table)
 	if err != nil {
 		return fmt.Errorf("finding the shadow table: %w", err)
@@ -75,8 +90,10 @@ func (m *Migration) cutOver(ctx context.Context, l *live) error {
 	if err != nil {
 		return err
 	}
-	config := cutover.Config{LockTimeout: m.config.Cutover.LockTimeout, MaxHold: m.config.Cutover.MaxLockHold, Attempts: m.config.Cutover.Attempts}
-	c := cutover.New(config, cutover.Swap{Plan: m.run.plan, ShadowOID: oid, Horizon: horizon}, m.asLogin, l, l, &guard{m}, func(event cutover.Event) {
+	guard := &guard{m: m, result: oid}
+	tuned := m.current().Cutover
+	config := cutover.Config{LockTimeout: tuned.LockTimeout, MaxHold: tuned.MaxLockHold, Attempts: tuned.Attempts}
+	c := cutover.New(config, cutover.Swap{Plan: m.run.plan, ShadowOID: oid, Horizon: horizon}, m.asLogin, l, l, guard, func(event cutover.Event) {
 		if event.Reason != "" {
 			m.config.Observer.Observe(AttemptFailed(event))
 		}
@@ -104,7 +121,10 @@ func (m *Migration) horizon(ctx context.Context) (cutover.Horizon, error) {
 }
 
 // guard is what else must hold under the cutover's lock.
-type guard struct{ m *Migration }
+type guard struct {
+	m      *Migration
+	result uint32 // the table that the swap puts in place
+}
 
 func (g *guard) Unchanged(ctx context.Context, tx pgx.Tx) error { return g.m.unchanged(ctx, tx) }
 
@@ -113,5 +133,5 @@ func (g *guard) Compare(ctx context.Context, tx pgx.Tx) error {
 }
 
 func (g *guard) Record(ctx context.Context, tx pgx.Tx) error {
-	return g.m.run.store.EndIn(ctx, tx, string(Done))
+	return g.m.run.store.EndIn(ctx, tx, string(Done), g.result)
 }

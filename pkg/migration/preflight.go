@@ -12,6 +12,7 @@ import (
 	"github.com/pgshadow/pgshadow/pkg/schema"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
 	"github.com/pgshadow/pgshadow/pkg/throttle"
+	"github.com/pgshadow/pgshadow/replication"
 )
 
 // minVersion is the oldest server that pgshadow knows.
@@ -37,10 +38,42 @@ func (m *Migration) lockTable(ctx context.Context) (err error) {
 	if !held {
 		return m.refuseSecond(ctx, oid, holder)
 	}
+	m.recovery.control = holder
 	if m.target.table, err = schema.Load(ctx, m.control, oid); err != nil {
 		return err
 	}
 	m.report.Table = m.target.table.String()
+	return m.findRun(ctx, oid)
+}
+
+// findRun looks for the table's unfinished run. Whoever has the table's lock may
+// end the sessions that an earlier process of the run has left: none of them may
+// still commit anything.
+func (m *Migration) findRun(ctx context.Context, oid uint32) error {
+	exists, err := checkpoint.Exists(ctx, m.control)
+	if err != nil || !exists {
+		return err
+	}
+	if m.target.found, err = checkpoint.OpenRun(ctx, m.control, oid); err != nil || m.target.found != nil {
+		if err == nil {
+			m.report.RunID = m.target.found.ID
+			err = m.endStale(ctx, m.target.found.ID)
+		}
+		return err
+	}
+	m.target.found, err = checkpoint.UntidyRun(ctx, m.control, oid, Ended.String())
+	return err
+}
+
+// endStale ends the sessions of a run that this process does not have. The server
+// may not have noticed that their client is gone.
+func (m *Migration) endStale(ctx context.Context, runID string) error {
+	_, err := m.control.Exec(ctx, `SELECT pg_catalog.pg_terminate_backend(pid, 10000) FROM pg_catalog.pg_stat_activity
+		WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid() AND pg_catalog.starts_with(application_name, $1)`,
+		pg.ApplicationName(runID+" "))
+	if err != nil {
+		return fmt.Errorf("ending what an earlier process has left of the sessions of run %s: %w", runID, err)
+	}
 	return nil
 }
 
@@ -74,6 +107,12 @@ func (m *Migration) resolve(ctx context.Context) (oid uint32, err error) {
 func searchPath(schemas []string) string { return pg.Idents(schemas) }
 
 func (m *Migration) refuseSecond(ctx context.Context, oid uint32, holder int32) error {
+	if holder == m.recovery.lost {
+		// The server still has this process's own session, which was lost.
+		if _, err := m.control.Exec(ctx, "SELECT pg_catalog.pg_terminate_backend($1)", holder); err != nil {
+			return fmt.Errorf("ending the control session that was lost: %w", err)
+		}
+	}
 	who := fmt.Sprintf("backend %d", holder)
 	if exists, err := checkpoint.Exists(ctx, m.control); err == nil && exists {
 		if open, err := checkpoint.OpenRun(ctx, m.control, oid); err == nil && open != nil {
@@ -81,7 +120,7 @@ func (m *Migration) refuseSecond(ctx context.Context, oid uint32, holder int32) 
 		}
 	}
 	return &shadow.Refusal{Check: "second run", Reason: fmt.Sprintf("another pgshadow works on this table: %s", who),
-		Remedy: "wait for it, or stop it there with SIGTERM"}
+		Remedy: "wait for it, or stop it: pgshadow abort --table, or SIGTERM there, which leaves a run that resumes"}
 }
 
 // preflight refuses, by name and with a remedy, what cannot be carried through.
@@ -92,11 +131,22 @@ func (m *Migration) preflight(ctx context.Context) error {
 	if m.target.server, err = schema.LoadServer(ctx, m.control, table.OID); err != nil {
 		return err
 	}
+	if m.target.found != nil {
+		slot, err := replication.LoadSlot(ctx, m.control, shadow.Names{RunID: m.target.found.ID}.Slot())
+		if err != nil {
+			return err
+		}
+		if slot.Exists {
+			m.target.server.FreeSlots++ // it is the run's own
+		}
+	}
 	if err := m.refusals(ctx); err != nil {
 		return err
 	}
-	if m.target.change, err = m.config.Parse(ctx, table.Name, m.config.Alters, m.config.Set); err != nil {
-		return err
+	if m.target.change == nil { // else it was parsed before the connection was lost
+		if m.target.change, err = m.config.Parse(ctx, table.Name, m.config.Alters, m.config.Set); err != nil {
+			return err
+		}
 	}
 	if err := m.refuseVolatile(ctx); err != nil {
 		return err

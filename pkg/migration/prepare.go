@@ -202,16 +202,19 @@ func (m *Migration) createSlot(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
-	watching, stop := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		m.nameBlockers(watching)
-	}()
-	_, err = replication.CreateSlot(ctx, conn, m.run.names.Slot())
-	stop()
-	<-watched
-	return err
+	return m.whileSteered(ctx, func(ctx context.Context) error {
+		watching, stop := context.WithCancel(ctx)
+		watched := make(chan struct{})
+		go func() {
+			defer close(watched)
+			m.nameBlockers(watching)
+		}()
+		_, err := replication.CreateSlot(ctx, conn, m.run.names.Slot())
+		stop()
+		<-watched
+		m.waited()
+		return err
+	})
 }
 
 // nameBlockers tells, while the slot is being created, which transactions the
@@ -233,8 +236,7 @@ func (m *Migration) nameBlockers(ctx context.Context) {
 			continue
 		}
 		for _, blocker := range blockers {
-			m.config.Observer.Observe(Waiting{For: "transactions to end before the slot can start",
-				Reason: fmt.Sprintf("%s in database %s, open for %s", blocker.What, blocker.Database, blocker.Age)})
+			m.waits("transactions to end before the slot can start", fmt.Sprintf("%s in database %s, open for %s", blocker.What, blocker.Database, blocker.Age))
 		}
 	}
 }

@@ -1,13 +1,9 @@
 package migration
 
 import (
-	"context"
 	"sync"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
-	"github.com/pgshadow/pgshadow/pkg/pg"
 	"github.com/pgshadow/pgshadow/pkg/verify"
 )
 
@@ -21,6 +17,8 @@ type progress struct {
 	estimated int64
 	verifier  *verify.Verifier
 	samples   []sample
+	waiting   string
+	last      Progress
 }
 
 type sample struct {
@@ -31,7 +29,30 @@ type sample struct {
 func (p *progress) enter(phase Phase) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.phase, p.samples = phase, nil
+	p.phase, p.samples, p.waiting = phase, nil, ""
+}
+
+// wait notes what the run waits for; empty: it does not.
+func (p *progress) wait(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.waiting = text
+}
+
+// keep keeps the last complete measure, for the checkpoint.
+func (p *progress) keep(measured Progress) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.last = measured
+}
+
+// now is the last complete measure, with phase and wait of this moment.
+func (p *progress) now() Progress {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	result := p.last
+	result.Phase, result.Waiting = p.phase, p.waiting
+	return result
 }
 
 func (p *progress) estimate(rows int64) {
@@ -50,7 +71,7 @@ func (p *progress) verifying(v *verify.Verifier) {
 func (p *progress) measure(now time.Time, copied int64) Progress {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	result := Progress{Phase: p.phase, Rows: copied, EstimatedRows: max(p.estimated, copied), ETA: -1}
+	result := Progress{Phase: p.phase, Rows: copied, EstimatedRows: max(p.estimated, copied), ETA: -1, Waiting: p.waiting}
 	if p.phase > Copy {
 		result.EstimatedRows = copied // known by now
 	}
@@ -73,40 +94,6 @@ func (p *progress) measure(now time.Time, copied int64) Progress {
 	}
 	if result.RowsPerSecond > 0 {
 		result.ETA = time.Duration(float64(result.EstimatedRows-result.Rows) / result.RowsPerSecond * float64(time.Second))
-	}
-	return result
-}
-
-// watchProgress tells the observer once a second how far the run is.
-func (m *Migration) watchProgress(ctx context.Context, l *live) error {
-	conn, err := m.db.Connect(ctx, m.run.names.RunID+" progress")
-	if err != nil {
-		return ignoreCancel(ctx, err)
-	}
-	ticker := time.NewTicker(progressInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return pg.Close(ctx, conn)
-		case now := <-ticker.C:
-			m.config.Observer.Observe(Progressed{Progress: m.measure(ctx, conn, l, now)})
-		}
-	}
-}
-
-func (m *Migration) measure(ctx context.Context, conn *pgx.Conn, l *live, now time.Time) Progress {
-	result := m.progress.measure(now, l.chunks.Load().Rows())
-	positions := l.stream.Positions()
-	result.Confirmed = positions.Confirmed
-	result.DirtyKeys, result.InvisibleKeys = l.Len(), l.Invisible()
-	result.ChangesReceived = l.stream.Received()
-	result.Throttle = m.throttle.Reason()
-	var text string
-	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_current_wal_insert_lsn()::pg_catalog.text").Scan(&text); err == nil {
-		if lsn, err := pg.ParseLSN(text); err == nil && lsn > positions.Applied {
-			result.LagBytes = int64(lsn - positions.Applied)
-		}
 	}
 	return result
 }

@@ -6,47 +6,12 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/pgshadow/pgshadow/copier"
 	"github.com/pgshadow/pgshadow/cutover"
 	"github.com/pgshadow/pgshadow/pkg/pg"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
 	"github.com/pgshadow/pgshadow/pkg/verify"
 	"github.com/pgshadow/pgshadow/replication"
-	"github.com/pgshadow/pgshadow/replication/replay"
 )
-
-// Outcome is how a run ended, in a word of the contract.
-type Outcome string
-
-// The outcomes.
-const (
-	Done    Outcome = "done"
-	Failed  Outcome = "failed"
-	Refused Outcome = "refused"
-	Aborted Outcome = "aborted"
-	Stopped Outcome = "stopped"
-	Unknown Outcome = "unknown"
-)
-
-// ExitCode is the process exit code of an outcome.
-func (o Outcome) ExitCode() int {
-	switch o {
-	case Done:
-		return 0
-	case Failed:
-		return 1
-	case Refused:
-		return 3
-	case Aborted:
-		return 4
-	case Stopped:
-		return 5
-	case Unknown:
-		return 6
-	default:
-		return 1
-	}
-}
 
 // Report is what a run came to. Its JSON form is a contract (docs/operations.md).
 type Report struct {
@@ -99,57 +64,40 @@ func (r Refusals) Error() string {
 	return text
 }
 
-// outcomeOf decides, in one place, what an error makes of a run.
-func outcomeOf(err error) Outcome {
-	var refusal *shadow.Refusal
-	var refusals Refusals
-	var syntax *shadow.SyntaxError
-	var attempts *cutover.AttemptsError
+// held says what the run's slot keeps on the server now.
+func (m *Migration) held(ctx context.Context) string {
+	const unknown = "its slot holds WAL back"
+	if m.control == nil || m.run.store == nil {
+		return unknown
+	}
+	asking, cancel := pg.Cleanup(ctx)
+	defer cancel()
+	slot, err := replication.LoadSlot(asking, m.control, m.run.names.Slot())
 	switch {
-	case err == nil:
-		return Done
-	case errors.Is(err, cutover.ErrUnknown):
-		return Unknown
-	case errors.Is(err, errNotRemoved):
-		return Failed
-	case errors.As(err, &refusal), errors.As(err, &refusals), errors.As(err, &syntax):
-		return Refused
-	case definite(err):
-		return Aborted
-	case errors.As(err, &attempts), errors.Is(err, context.Canceled), pg.IsConnection(err):
-		return Stopped
+	case err != nil:
+		return unknown // the server cannot be asked: the error of the run says why
+	case !slot.Exists:
+		return "it has no slot, so nothing holds WAL back"
 	default:
-		return Failed
+		return fmt.Sprintf("slot %s holds back %s of WAL, and more as the server goes on", m.run.names.Slot(), readableBytes(slot.Retained))
 	}
 }
 
-// definite tells the errors after which the same run can never succeed: the
-// data does not fit the new schema, the tables differ, or the original changed.
-func definite(err error) bool {
-	var data *copier.DataError
-	var conflict *replay.ConflictError
-	var mismatch *verify.MismatchError
-	return errors.As(err, &data) || errors.As(err, &conflict) || errors.As(err, &mismatch) ||
-		errors.Is(err, replication.ErrChanged) || pg.IsData(err)
-}
-
-// errNotRemoved says that a run was to be aborted and something of it is left.
-var errNotRemoved = errors.New("not everything that the run made could be removed")
-
-func (m *Migration) conclude(err error) Report {
+// conclude completes the report. held says what the run's slot keeps.
+func (m *Migration) conclude(err error, held string) Report {
 	report := m.report
 	report.Outcome = outcomeOf(err)
 	report.ExitCode = report.Outcome.ExitCode()
 	report.DurationMS = time.Since(m.began).Milliseconds()
 	report.Method = "shadow"
 	if err != nil {
-		report.Error = m.describe(err, report.Outcome)
+		report.Error = m.describe(err, report.Outcome, held)
 	}
 	return report
 }
 
-func (m *Migration) describe(err error, outcome Outcome) *ReportError {
-	described := &ReportError{Message: err.Error(), State: m.state(outcome)}
+func (m *Migration) describe(err error, outcome Outcome, held string) *ReportError {
+	described := &ReportError{Message: err.Error(), State: m.state(outcome, held)}
 	if pgErr := pg.Server(err); pgErr != nil {
 		described.SQLState = pgErr.Code
 	}
@@ -169,12 +117,16 @@ func (m *Migration) describe(err error, outcome Outcome) *ReportError {
 }
 
 // state says what is left on the server, for a DBA who reads nothing else.
-func (m *Migration) state(outcome Outcome) string {
+func (m *Migration) state(outcome Outcome, held string) string {
 	table := m.report.Table
 	switch outcome {
 	case Done:
 		return ""
 	case Refused:
+		if m.report.RunID != "" {
+			return fmt.Sprintf("nothing was created, %s is untouched; run %s, which is not finished, is kept as it was, and %s: "+
+				"resume it, or remove it with pgshadow abort --table %s", table, m.report.RunID, held, table)
+		}
 		return fmt.Sprintf("nothing was created, %s is untouched", table)
 	case Aborted:
 		return fmt.Sprintf("everything that the run made has been removed, %s is untouched", table)
@@ -184,8 +136,8 @@ func (m *Migration) state(outcome Outcome) string {
 		if m.report.RunID == "" {
 			return fmt.Sprintf("nothing was created, %s is untouched", table)
 		}
-		return fmt.Sprintf("%s is untouched; the shadow, the publication and the slot of run %s are kept, and the slot holds WAL back: "+
-			"run the same pgshadow alter again to resume, or pgshadow cleanup to remove them", table, m.report.RunID)
+		return fmt.Sprintf("%s is untouched; the shadow, the publication and the slot of run %s are kept; %s: "+
+			"run the same pgshadow alter again to resume, or pgshadow abort --table %s (or pgshadow cleanup) to remove them", table, m.report.RunID, held, table)
 	default:
 		return ""
 	}

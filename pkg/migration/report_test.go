@@ -94,7 +94,7 @@ func TestReportOfAnError(t *testing.T) {
 		"other":          {errors.New("other"), " |  |  | 0"},
 	} {
 		m := &Migration{report: Report{Table: "public.t", RunID: "abc"}}
-		report := m.conclude(fmt.Errorf("copy: %w", c.err))
+		report := m.conclude(fmt.Errorf("copy: %w", c.err), "")
 		e := report.Error
 		if got := fmt.Sprintf("%s | %s | %s | %d", e.Check, e.Remedy, e.SQLState, len(e.Refusals)); got != c.want || !strings.Contains(e.Message, c.err.Error()) {
 			t.Errorf("%s: %s (%s), want %s", name, got, e.Message, c.want)
@@ -103,7 +103,7 @@ func TestReportOfAnError(t *testing.T) {
 			t.Errorf("%s: the report is %+v", name, report)
 		}
 	}
-	if report := (&Migration{}).conclude(nil); report.Error != nil || report.Outcome != Done {
+	if report := (&Migration{}).conclude(nil, ""); report.Error != nil || report.Outcome != Done {
 		t.Errorf("without an error the report is %+v", report)
 	}
 	if got, want := Refusals([]*shadow.Refusal{first, second}).Error(), "key: none; add one\nview: one; drop it"; got != want {
@@ -119,21 +119,22 @@ func TestStateSaysWhatIsLeft(t *testing.T) {
 		runID   string
 		want    []string
 	}{
+		{Refused, "abc", []string{"nothing was created", "run abc", "is kept", "the slot holds back 7 MB", "pgshadow abort --table public.t"}},
 		{Refused, "", []string{"nothing was created", "public.t is untouched"}},
 		{Failed, "", []string{"nothing was created", "public.t is untouched"}},
-		{Stopped, "abc", []string{"public.t is untouched", "run abc", "the slot holds WAL back", "resume", "pgshadow cleanup"}},
+		{Stopped, "abc", []string{"public.t is untouched", "run abc", "the slot holds back 7 MB", "resume", "pgshadow cleanup"}},
 		{Failed, "abc", []string{"public.t is untouched", "run abc", "resume"}},
 		{Aborted, "abc", []string{"has been removed", "public.t is untouched"}},
 		{Unknown, "abc", []string{"nothing was dropped", "public.t", "pgshadow cleanup"}},
 	} {
 		m := &Migration{report: Report{Table: "public.t", RunID: c.runID}}
 		for _, want := range c.want {
-			if got := m.state(c.outcome); !strings.Contains(got, want) {
+			if got := m.state(c.outcome, "the slot holds back 7 MB"); !strings.Contains(got, want) {
 				t.Errorf("%s: %q says nothing of %q", c.outcome, got, want)
 			}
 		}
 	}
-	if strings.Contains((&Migration{report: Report{Table: "public.t"}}).state(Unknown), "untouched") {
+	if strings.Contains((&Migration{report: Report{Table: "public.t"}}).state(Unknown, ""), "untouched") {
 		t.Error("an unknown outcome promises too much")
 	}
 }

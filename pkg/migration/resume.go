@@ -18,16 +18,13 @@ import (
 // resume takes up an unfinished run of the same change, if there is one. It
 // refuses when the open run is of another change.
 func (m *Migration) resume(ctx context.Context) (resumed bool, err error) {
-	exists, err := checkpoint.Exists(ctx, m.control)
-	if err != nil || !exists {
-		return false, err
-	}
-	open, err := checkpoint.OpenRun(ctx, m.control, m.target.table.OID)
-	if err != nil || open == nil {
-		return false, err
+	open := m.target.found
+	if open == nil || open.EndedAt != nil {
+		return false, nil
 	}
 	names := shadow.Names{RunID: open.ID, Table: open.TableName}
-	if m.config.Restart {
+	if m.config.Restart && !m.recovery.again {
+		m.report.RunID = ""
 		return false, m.remove(ctx, names, "restarted")
 	}
 	same, err := m.sameChange(open)
@@ -40,6 +37,27 @@ func (m *Migration) resume(ctx context.Context) (resumed bool, err error) {
 			Remedy: "resume it with its own --alter, remove it with pgshadow cleanup, or give --restart"}
 	}
 	return true, m.takeUp(ctx, open, names)
+}
+
+// finishEarlier ends a run of the same change whose swap is committed and whose
+// process was not given the time to clean up. There is nothing left to change.
+func (m *Migration) finishEarlier(ctx context.Context) (finished bool, err error) {
+	done := m.target.found
+	if done == nil || done.EndedAt == nil {
+		return false, nil
+	}
+	same, err := m.sameChange(done)
+	if err != nil || !same {
+		m.config.Observer.Observe(Noted{Note: fmt.Sprintf("run %s of an earlier change to this table is done, and has left something: pgshadow cleanup removes it", done.ID)})
+		return false, err
+	}
+	m.run = run{store: checkpoint.NewStore(done.ID), names: shadow.Names{RunID: done.ID, Table: done.TableName}}
+	m.report.RunID, m.report.RetiredTable = done.ID, pg.Readable(m.run.names.RetiredSchema(), done.TableName)
+	m.config.Observer.Observe(RunStarted{RunID: done.ID, Table: m.report.Table, Resumed: true})
+	m.config.Observer.Observe(Noted{Note: fmt.Sprintf("the swap of run %s was committed on %s: what is left is to clean up", done.ID, done.EndedAt.Format("2006-01-02 15:04:05 MST"))})
+	m.phase = Cutover
+	m.tidy(context.WithoutCancel(ctx))
+	return true, nil
 }
 
 func (m *Migration) sameChange(open *checkpoint.Run) (bool, error) {
@@ -66,6 +84,9 @@ func (m *Migration) takeUp(ctx context.Context, open *checkpoint.Run, names shad
 	}
 	m.run = run{store: checkpoint.NewStore(open.ID), names: names, plan: &plan, heal: open.Heal}
 	m.report.RunID = open.ID
+	if err := m.recall(open); err != nil {
+		return err
+	}
 	if err := m.unchanged(ctx, m.control); err != nil {
 		return err
 	}

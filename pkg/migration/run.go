@@ -27,8 +27,11 @@ type Migration struct {
 	phase    Phase
 	report   Report
 	progress progress
+	steering *steering
 	target   target
 	run      run
+
+	recovery recovery
 }
 
 // target is what preflight found out.
@@ -37,7 +40,8 @@ type target struct {
 	server     *schema.Server
 	change     *shadow.Change
 	searchPath string
-	rows       int64 // the planner's estimate
+	rows       int64           // the planner's estimate
+	found      *checkpoint.Run // an unfinished run of the table; ended, when only its clean-up is not done
 }
 
 // run is what exists on the server once prepare is done.
@@ -52,8 +56,8 @@ type run struct {
 // or failed; the report is complete either way, and err is what it reports. When
 // ctx ends the run stops cleanly and can be resumed.
 func Run(ctx context.Context, config Config) (Report, error) {
-	m := &Migration{config: config.withDefaults(), began: time.Now(), report: Report{Table: config.Table}}
-	err := m.flow(ctx)
+	m := &Migration{config: config.withDefaults(), began: time.Now(), steering: newSteering(), report: Report{Table: config.Table}}
+	err := m.persist(ctx)
 	if ctx.Err() != nil && pg.Is(err, pg.QueryCanceled) {
 		err = fmt.Errorf("%w: %w", ctx.Err(), err) // the server ended the statement because we did
 	}
@@ -62,13 +66,14 @@ func Run(ctx context.Context, config Config) (Report, error) {
 			err = fmt.Errorf("%w: %w; %w", err, errNotRemoved, left)
 		}
 	}
+	held := m.held(ctx)
 	if m.control != nil {
 		// The session only held the lock: when it is already gone, so is the lock.
 		if closed := pg.Close(ctx, m.control); closed != nil {
 			m.report.Warnings = append(m.report.Warnings, closed.Error())
 		}
 	}
-	return m.conclude(err), err
+	return m.conclude(err, held), err
 }
 
 // flow is the whole run. Its lines are the headings of docs/how-it-works.md.
@@ -79,31 +84,42 @@ func (m *Migration) flow(ctx context.Context) error {
 	if err := m.enter(ctx, Preflight, m.preflight); err != nil {
 		return err
 	}
+	if finished, err := m.finishEarlier(ctx); finished || err != nil {
+		return err
+	}
 	resumed, err := m.resume(ctx)
 	if err != nil {
 		return err
+	}
+	if !resumed && m.recovery.again {
+		return fmt.Errorf("%w: run %s", errRemoved, m.report.RunID)
 	}
 	if !resumed {
 		if err := m.enter(ctx, Prepare, m.prepare); err != nil {
 			return err
 		}
 	}
-	err = m.whileStreaming(ctx, func(ctx context.Context, l *live) error {
-		for {
-			err := m.change(ctx, l)
-			if !errors.Is(err, replay.ErrTruncated) {
-				return err
-			}
-			if err := m.restartCopy(ctx, l); err != nil {
-				return err
-			}
-		}
+	err = m.whileSteered(ctx, func(ctx context.Context) error {
+		return m.whileStreaming(ctx, m.changeAll)
 	})
 	if err != nil {
 		return err
 	}
 	m.tidy(context.WithoutCancel(ctx))
 	return nil
+}
+
+// changeAll changes the table, and begins anew when the original is truncated.
+func (m *Migration) changeAll(ctx context.Context, l *live) error {
+	for {
+		err := m.change(ctx, l)
+		if !errors.Is(err, replay.ErrTruncated) {
+			return err
+		}
+		if err := m.restartCopy(ctx, l); err != nil {
+			return err
+		}
+	}
 }
 
 // change is what happens while the stream flows.

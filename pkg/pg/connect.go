@@ -107,7 +107,7 @@ func (d *Database) ConnectAsLogin(ctx context.Context, purpose string) (*pgx.Con
 
 func sessionSettings(purpose string) map[string]string {
 	return map[string]string{
-		"application_name":                    "pgshadow " + purpose,
+		"application_name":                    ApplicationName(purpose),
 		"client_encoding":                     "UTF8",
 		"client_min_messages":                 "warning",
 		"search_path":                         "",
@@ -139,7 +139,7 @@ func (d *Database) ConnectReplication(ctx context.Context, purpose string) (*pgc
 	}
 	maps.Copy(config.RuntimeParams, map[string]string{
 		"replication":        "database",
-		"application_name":   "pgshadow " + purpose,
+		"application_name":   ApplicationName(purpose),
 		"client_encoding":    "UTF8",
 		"extra_float_digits": "1",
 		"bytea_output":       "hex",
@@ -158,6 +158,9 @@ func (d *Database) ConnectReplication(ctx context.Context, purpose string) (*pgc
 	}
 	return conn, nil
 }
+
+// ApplicationName is what a session for that purpose is called in pg_stat_activity.
+func ApplicationName(purpose string) string { return "pgshadow " + purpose }
 
 // Milliseconds renders a duration as PostgreSQL settings take it. What is shorter
 // than a millisecond becomes one: zero would mean no limit at all.

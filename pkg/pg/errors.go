@@ -65,6 +65,9 @@ func IsData(err error) bool {
 	return strings.HasPrefix(class, "22") || strings.HasPrefix(class, "23") || class == "P0001"
 }
 
+// ErrSessionLost says that a session that was thought to be there is not.
+var ErrSessionLost = errors.New("the session is lost")
+
 // IsConnection tells that the session is gone, or could not be had: the server
 // stopped, restarted, ended the backend, or the network broke.
 func IsConnection(err error) bool {
@@ -78,6 +81,9 @@ func IsConnection(err error) bool {
 		default:
 			return false
 		}
+	}
+	if errors.Is(err, ErrSessionLost) {
+		return true
 	}
 	var netErr net.Error
 	var connErr *pgconn.ConnectError

@@ -11,28 +11,25 @@ import (
 const lockClass = 0x70677368
 
 // TryLock takes the session advisory lock of a table (PostgreSQL manual section
-// 13.3.5) without waiting. The lock lasts as long as the session. It returns the
-// process id of the backend that holds it when it is taken.
+// 13.3.5) without waiting. The lock lasts as long as the session. holder is
+// the process id of the backend that has it, this session's own or another's.
 func TryLock(ctx context.Context, conn *pgx.Conn, table uint32) (held bool, holder int32, err error) {
 	key := int32(table) //nolint:gosec // the lock's second half is the OID's 32 bits, sign and all
 	if err := conn.QueryRow(ctx, "SELECT pg_catalog.pg_try_advisory_lock($1, $2)", int32(lockClass), key).Scan(&held); err != nil {
 		return false, 0, fmt.Errorf("taking the advisory lock of table %d: %w", table, err)
 	}
-	if held {
-		return true, 0, nil
-	}
-	holder, err = lockHolder(ctx, conn, table)
-	return false, holder, err
+	holder, err = LockHolder(ctx, conn, table)
+	return held, holder, err
 }
 
 // Locked tells whether any session holds the advisory lock of a table.
 func Locked(ctx context.Context, conn *pgx.Conn, table uint32) (bool, error) {
-	holder, err := lockHolder(ctx, conn, table)
+	holder, err := LockHolder(ctx, conn, table)
 	return holder != 0, err
 }
 
-// lockHolder is the process id of the backend that holds the lock, 0 for none.
-func lockHolder(ctx context.Context, conn *pgx.Conn, table uint32) (holder int32, err error) {
+// LockHolder is the process id of the backend that holds the lock, 0 for none.
+func LockHolder(ctx context.Context, conn *pgx.Conn, table uint32) (holder int32, err error) {
 	err = conn.QueryRow(ctx, `SELECT coalesce(max(pid), 0) FROM pg_catalog.pg_locks
 		WHERE locktype = 'advisory' AND classid = $1 AND objid = $2 AND objsubid = 2 AND granted
 		AND database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())`,

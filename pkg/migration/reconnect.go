@@ -1,0 +1,89 @@
+package migration
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+)
+
+const (
+	reconnectMin = 500 * time.Millisecond
+	reconnectMax = 10 * time.Second
+	// steady is how long the stream must have flowed for a lost connection to be
+	// the first of its kind again.
+	steady = time.Minute
+)
+
+// recovery is what one process remembers of the connections it lost.
+type recovery struct {
+	streaming time.Time // since when the stream flows; zero: it does not yet
+	control   int32     // backend of the control session
+	lost      int32     // backend of the one before, which the server may still have
+	again     bool      // the run is being taken up again
+}
+
+// lostError says that the run could not be taken up again for too long.
+type lostError struct {
+	limit time.Duration
+	cause error
+}
+
+func (e *lostError) Error() string {
+	return fmt.Sprintf("the connection was lost, and the run could not be taken up again within %s: %v", e.limit, e.cause)
+}
+
+func (e *lostError) Unwrap() error { return e.cause }
+
+// persist goes through the flow, and takes the run up again when a connection is
+// lost, as another process would: from its checkpoint. It gives up when that has
+// not worked for ReconnectFor.
+func (m *Migration) persist(ctx context.Context) error {
+	var lost time.Time // when the connection was lost that the run has not recovered from
+	backoff := reconnectMin
+	for {
+		m.recovery.streaming = time.Time{}
+		err := m.flow(ctx)
+		streamed := !m.recovery.streaming.IsZero()
+		if err == nil || ctx.Err() != nil || m.report.RunID == "" || !transient(err, !lost.IsZero() && !streamed) {
+			return err
+		}
+		m.recovery.again = true
+		if lost.IsZero() || streamed && time.Since(m.recovery.streaming) > steady {
+			lost, backoff = time.Now(), reconnectMin
+		}
+		if time.Since(lost) >= m.config.ReconnectFor {
+			return &lostError{limit: m.config.ReconnectFor, cause: err}
+		}
+		m.config.Observer.Observe(Waiting{For: "the server to be reached again", Reason: err.Error()})
+		m.hangUp(ctx)
+		if err := pause(ctx, backoff/2+rand.N(backoff)); err != nil {
+			return fmt.Errorf("waiting to connect again: %w", err)
+		}
+		backoff = min(2*backoff, reconnectMax)
+	}
+}
+
+// hangUp forgets what the lost sessions stood for; what is in the database is
+// read again.
+func (m *Migration) hangUp(ctx context.Context) {
+	if m.control != nil {
+		m.recovery.lost = m.recovery.control
+		_ = pg.Close(ctx, m.control) // it may be broken; the server ends it sooner or later
+		m.control = nil
+	}
+	m.run, m.phase, m.target.found = run{}, Preflight, nil
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
