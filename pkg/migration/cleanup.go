@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/pgshadow/pgshadow/pkg/checkpoint"
 	"github.com/pgshadow/pgshadow/pkg/pg"
@@ -15,11 +16,15 @@ import (
 // becomes of this: what could not be removed is a warning, and pgshadow cleanup
 // will list it.
 func (m *Migration) tidy(ctx context.Context) {
-	if err := m.enter(ctx, CleanUp, m.cleanUp); err != nil {
+	err := m.onControl(ctx, func(ctx context.Context) error { return m.enter(ctx, CleanUp, m.cleanUp) })
+	if err != nil {
 		m.report.Warnings = append(m.report.Warnings, fmt.Sprintf("the change is done, but something is left behind; pgshadow cleanup removes it: %v", err))
 		return
 	}
-	if err := m.run.store.SetPhase(ctx, m.control, Ended.String(), m.owner()); err != nil {
+	err = m.onControl(ctx, func(ctx context.Context) error {
+		return m.run.store.SetPhase(ctx, m.control, Ended.String(), m.owner())
+	})
+	if err != nil {
 		m.report.Warnings = append(m.report.Warnings, err.Error())
 	}
 }
@@ -46,7 +51,46 @@ func (m *Migration) abort(ctx context.Context, cause error) error {
 	if m.run.store == nil {
 		return nil
 	}
-	return m.remove(ctx, m.run.names, fmt.Sprintf("%s: %v", Aborted, cause))
+	return m.onControl(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		return m.remove(ctx, m.run.names, fmt.Sprintf("%s: %v", Aborted, cause))
+	})
+}
+
+// onControl does work that must not be left undone because the control session is
+// lost: it gets another one, and the table's lock, and does the work again. What
+// the work has done already must do no harm.
+func (m *Migration) onControl(ctx context.Context, work func(ctx context.Context) error) error {
+	deadline := time.Now().Add(controlLimit)
+	for {
+		err := work(ctx)
+		if !pg.IsConnection(err) || time.Now().After(deadline) {
+			return err
+		}
+		if err := pause(ctx, reconnectMin); err != nil {
+			return err
+		}
+		if lost := m.renewControl(ctx); lost != nil && !pg.IsConnection(lost) {
+			return errors.Join(err, lost)
+		}
+	}
+}
+
+// controlLimit bounds how long onControl tries.
+const controlLimit = time.Minute
+
+// renewControl puts another control session in the place of a lost one.
+func (m *Migration) renewControl(ctx context.Context) error {
+	_ = pg.Close(ctx, m.control) // it is broken
+	conn, err := m.db.Connect(ctx, "control")
+	if err != nil {
+		return err // the lost one stays, so that the next use of it says so
+	}
+	m.control = conn
+	held, holder, err := pg.TryLock(ctx, conn, m.target.table.OID)
+	if err == nil && !held {
+		return m.refuseSecond(ctx, m.target.table.OID, holder)
+	}
+	return err
 }
 
 // remove drops every artifact of an unfinished run and closes its record. Before

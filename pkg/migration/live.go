@@ -69,8 +69,8 @@ func (m *Migration) whileStreaming(ctx context.Context, work func(ctx context.Co
 	switch {
 	case errors.Is(worked, cutover.ErrUnknown):
 		return errors.Join(worked, flowed)
-	case flowed != nil && errors.Is(worked, context.Canceled):
-		return flowed
+	case flowed != nil && (errors.Is(worked, context.Canceled) || pg.Is(worked, pg.QueryCanceled)):
+		return flowed // it is why work was cancelled, here or on the server
 	case worked != nil:
 		return errors.Join(worked, flowed)
 	case flowed != nil:
