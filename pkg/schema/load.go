@@ -2,13 +2,10 @@ package schema
 
 import (
 	"context"
-	"crypto/sha256"
 	_ "embed" // the catalog queries
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -68,29 +65,6 @@ func Load(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 		return nil, fmt.Errorf("decoding the catalog facts of table %d: %w", oid, err)
 	}
 	return table, nil
-}
-
-// Fingerprint is a digest of the facts: it differs when any definition, grant,
-// comment or option of the table does. An index that is rebuilt concurrently has
-// another OID, and a twin that is not valid yet: neither counts.
-func (t *Table) Fingerprint() string {
-	facts := *t
-	facts.Indexes, facts.Constraints = nil, slices.Clone(t.Constraints)
-	for _, index := range t.Indexes {
-		if index.Usable {
-			index.OID = 0
-			facts.Indexes = append(facts.Indexes, index)
-		}
-	}
-	for i := range facts.Constraints {
-		facts.Constraints[i].IndexOID = 0
-	}
-	document, err := json.Marshal(facts)
-	if err != nil {
-		panic(fmt.Sprintf("encoding table facts: %v", err)) // plain values always encode
-	}
-	sum := sha256.Sum256(document)
-	return hex.EncodeToString(sum[:16])
 }
 
 // LoadAttachments lists what hangs on the table and is not part of its facts.

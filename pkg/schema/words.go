@@ -1,0 +1,168 @@
+package schema
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+)
+
+// The letters of the catalogs (PostgreSQL manual chapter 53), in words.
+var (
+	kinds        = map[string]string{"r": "table", "p": "partitioned table", "v": "view"}
+	persistences = map[string]string{"p": "logged", "u": "unlogged", "t": "temporary"}
+	identities   = map[string]string{"d": "default", "f": "full", "i": "index", "n": "nothing"}
+	generations  = map[string]string{"a": "always", "d": "by default", "s": "STORED", "v": "VIRTUAL"}
+	storages     = map[string]string{"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
+	compressions = map[string]string{"": "default", "p": "pglz", "l": "lz4"}
+)
+
+// in is the word for a letter, or the letter.
+func in(words map[string]string, letter string) string {
+	if word, ok := words[letter]; ok {
+		return word
+	}
+	return letter
+}
+
+func (t *Table) facts() []fact {
+	return []fact{
+		{name: "owner", value: role(t.Owner)},
+		comment(t.Comment),
+		{name: "kind", value: in(kinds, t.Storage.Kind)},
+		{name: "persistence", value: in(persistences, t.Storage.Persistence)},
+		{name: "access method", value: t.Storage.AccessMethod},
+		tablespace(t.Storage.Tablespace),
+		{name: "options", value: strings.Join(t.Storage.Options, ", ")},
+		{name: "TOAST options", value: strings.Join(t.Storage.ToastOptions, ", ")},
+		{name: "replica identity", value: in(identities, t.Storage.ReplicaIdentity)},
+	}
+}
+
+func (t *Table) columns() []part {
+	parts := make([]part, len(t.Columns))
+	for i, c := range t.Columns {
+		parts[i] = part{kind: "column", name: pg.Readable(c.Name), identity: strconv.Itoa(c.Attnum), sketch: c.Type, grants: c.Grants, facts: []fact{
+			{name: "type", value: c.Type},
+			{name: "collation", value: either(c.Collation == "", "the default", c.Collation)},
+			{name: "nullability", value: either(c.NotNull, "NOT NULL", "NULL")},
+			{name: "default", value: optional(c.Default)},
+			{name: "generation expression", value: strings.TrimSpace(optional(c.Expression) + " " + in(generations, c.Generated))},
+			{name: "identity", value: in(generations, c.Identity)},
+			{name: "storage", value: in(storages, c.Details.Storage)},
+			{name: "compression", value: in(compressions, c.Details.Compression)},
+			statistics(c.Details.Statistics),
+			{name: "options", value: strings.Join(c.Details.Options, ", ")},
+			comment(c.Details.Comment),
+		}}
+		c.Name = ""
+		parts[i].rest = encode(c)
+	}
+	return parts
+}
+
+func (t *Table) indexes() []part {
+	parts := make([]part, len(t.Indexes))
+	for i, x := range t.Indexes {
+		definition := x.Definition
+		switch {
+		case x.Primary:
+			definition = "PRIMARY KEY " + definition
+		case x.Unique:
+			definition = "UNIQUE " + definition
+		}
+		definition += either(x.Immediate, "", " DEFERRABLE")
+		parts[i] = part{kind: "index", name: pg.Readable(x.Name), identity: x.Name, sketch: definition, facts: []fact{
+			{name: "definition", value: definition},
+			tablespace(x.Details.Tablespace),
+			{name: "statistics targets", value: x.Details.targets()},
+			{name: "cluster mark", value: either(x.Marks.Clustered, "set", "")},
+			{name: "replica identity mark", value: either(x.Marks.ReplicaIdentity, "set", "")},
+			comment(x.Details.Comment),
+		}}
+		x.Name = ""
+		parts[i].rest = encode(x)
+	}
+	return parts
+}
+
+func (t *Table) constraints() []part {
+	parts := make([]part, len(t.Constraints))
+	for i, c := range t.Constraints {
+		parts[i] = part{kind: "constraint", name: pg.Readable(c.Name), identity: c.Name, sketch: c.Definition,
+			facts: []fact{{name: "definition", value: c.Definition}, comment(c.Comment)}}
+		c.Name = ""
+		parts[i].rest = encode(c)
+	}
+	return parts
+}
+
+func (t *Table) statistics() []part {
+	parts := make([]part, len(t.Statistics))
+	for i, s := range t.Statistics {
+		name := pg.Readable(s.Schema, s.Name)
+		parts[i] = part{kind: "statistics object", name: name, identity: name, sketch: s.Definition,
+			facts: []fact{{name: "definition", value: s.Definition}, statistics(s.Target), comment(s.Comment)}}
+		s.Schema, s.Name = "", ""
+		parts[i].rest = encode(s)
+	}
+	return parts
+}
+
+func (t *Table) sequences() []part {
+	parts := make([]part, len(t.Sequences))
+	for i, s := range t.Sequences {
+		name := pg.Readable(s.Schema, s.Name)
+		column, _ := t.Column(s.Attnum)
+		number := func(name string, n int64) fact { return fact{name: name, value: strconv.FormatInt(n, 10)} }
+		parts[i] = part{kind: "sequence", name: name, identity: name, sketch: "of column " + pg.Readable(column.Name), grants: s.Grants, facts: []fact{
+			{name: "use", value: either(s.Identity, "identity", "default")},
+			{name: "type", value: s.Type},
+			number("start", s.Start), number("increment", s.Increment), number("maximum", s.Max), number("minimum", s.Min), number("cache", s.Cache),
+			{name: "cycle option", value: either(s.Cycle, "CYCLE", "NO CYCLE")},
+			comment(s.Comment),
+		}}
+		s.Schema, s.Name = "", ""
+		parts[i].rest = encode(s)
+	}
+	return parts
+}
+
+func comment(text *string) fact { return fact{name: "comment", value: optional(text), quiet: true} }
+
+func tablespace(name string) fact {
+	if name != "" {
+		name = pg.Readable(name)
+	}
+	return fact{name: "tablespace", value: either(name == "", "the default", name)}
+}
+
+func statistics(target int) fact {
+	return fact{name: "statistics target", value: either(target < 0, "the default", strconv.Itoa(target))}
+}
+
+// targets lists the statistics targets of an index's columns.
+func (d IndexDetails) targets() string {
+	var all []string
+	for column, target := range d.Statistics {
+		all = append(all, fmt.Sprintf("%d of column %s", target, column))
+	}
+	slices.Sort(all)
+	return strings.Join(all, ", ")
+}
+
+func optional(text *string) string {
+	if text == nil {
+		return ""
+	}
+	return *text
+}
+
+func either(holds bool, yes, no string) string {
+	if holds {
+		return yes
+	}
+	return no
+}
