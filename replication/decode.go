@@ -42,17 +42,11 @@ func (s *Stream) truncate(m *pglogrepl.TruncateMessage) {
 }
 
 // setRelation learns the column order of the stream's tuples, and ends the
-// stream when the original no longer has the columns that were planned for.
+// stream when the original no longer has the name and columns that were planned for.
 func (s *Stream) setRelation(m *pglogrepl.RelationMessage) error {
-	if !s.isOriginal(m) {
-		return fmt.Errorf("%w: the stream now calls it %s.%s", ErrChanged, m.Namespace, m.RelationName)
-	}
-	columns := make([]StreamColumn, len(m.Columns))
-	for i, column := range m.Columns {
-		columns[i] = StreamColumn{Name: column.Name, Type: column.DataType, Typmod: column.TypeModifier}
-	}
-	if !slices.Equal(columns, s.config.Columns) {
-		return fmt.Errorf("%w: planned for %s, the stream has %s", ErrChanged, describe(s.config.Columns), describe(columns))
+	columns, err := s.compare(m)
+	if err != nil {
+		return err
 	}
 	s.relation = m.RelationID
 	s.keyAt = s.keyAt[:0]

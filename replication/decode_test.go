@@ -151,16 +151,18 @@ func TestCommitPosition(t *testing.T) {
 	}
 }
 
-// TestOriginalChanges: DDL on the original ends the stream at the next write.
+// TestOriginalChanges: DDL on the original ends the stream at the next write, and
+// it says what differs.
 func TestOriginalChanges(t *testing.T) {
-	for name, ddl := range map[string]string{
-		"a column added":   "ALTER TABLE t ADD COLUMN extra int",
-		"a column dropped": "ALTER TABLE t DROP COLUMN v",
-		"a column renamed": "ALTER TABLE t RENAME COLUMN v TO w",
-		"a type changed":   "ALTER TABLE t ALTER COLUMN v TYPE varchar(30)",
-		"the key changed":  "ALTER TABLE t ALTER COLUMN id TYPE bigint",
-		"the table moved":  "CREATE SCHEMA elsewhere; ALTER TABLE t SET SCHEMA elsewhere; SET search_path = elsewhere",
-		"the name changed": "ALTER TABLE t RENAME TO u; CREATE VIEW t AS SELECT * FROM u",
+	for name, c := range map[string]struct{ ddl, says string }{
+		"a column added":    {"ALTER TABLE t ADD COLUMN extra int", "column extra was added (int4)"},
+		"of a type unknown": {"CREATE TYPE mood AS ENUM ('sad'); ALTER TABLE t ADD COLUMN feeling mood", "column feeling was added (OID "},
+		"a column dropped":  {"ALTER TABLE t DROP COLUMN v", "column v was dropped"},
+		"a column renamed":  {`ALTER TABLE t RENAME COLUMN v TO "W"`, `column v was renamed to "W", or dropped and the other added`},
+		"a type changed":    {"ALTER TABLE t ALTER COLUMN v TYPE varchar(30)", "column v changed its type from text to varchar"},
+		"the key changed":   {"ALTER TABLE t ALTER COLUMN id TYPE bigint", "column id changed its type from int4 to int8"},
+		"the table moved":   {"CREATE SCHEMA elsewhere; ALTER TABLE t SET SCHEMA elsewhere; SET search_path = elsewhere", "the table was moved to schema elsewhere"},
+		"the name changed":  {"ALTER TABLE t RENAME TO u; CREATE VIEW t AS SELECT * FROM u", "the table was renamed to u"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -170,10 +172,55 @@ func TestOriginalChanges(t *testing.T) {
 			must(t, err)
 			_, err = fence.Wait(t.Context())
 			must(t, err)
-			r.write(t, ddl+"; INSERT INTO t (id) VALUES (7)")
-			if err := r.awaitEnd(t); !errors.Is(err, ErrChanged) || !errors.Is(r.stream.Err(), ErrChanged) {
-				t.Errorf("the stream ended with %v", err)
+			r.write(t, c.ddl+"; INSERT INTO t (id) VALUES (7)")
+			err = r.awaitEnd(t)
+			if !errors.Is(err, ErrChanged) || !errors.Is(r.stream.Err(), ErrChanged) {
+				t.Fatalf("the stream ended with %v", err)
+			}
+			if want := "the original was changed during the run: public.t: " + c.says; !strings.HasPrefix(err.Error(), want) {
+				t.Errorf("it says\n%v\nwant\n%s", err, want)
 			}
 		})
+	}
+}
+
+func TestColumnDifferences(t *testing.T) {
+	columns := func(text string) (all []StreamColumn) {
+		for _, field := range strings.Fields(text) {
+			c := StreamColumn{Name: field[:1], Type: 25, Typmod: -1}
+			if strings.HasSuffix(field, "!") {
+				c.Type = 23
+			}
+			if strings.HasSuffix(field, "?") {
+				c.Typmod = 8
+			}
+			all = append(all, c)
+		}
+		return all
+	}
+	for _, c := range []struct{ was, now, says string }{
+		{"a b", "a b", ""},
+		{"a b", "a b c", "column c was added (text)"},
+		{"a b", "b", "column a was dropped"},
+		{"a b c", "a x c", "column b was renamed to x, or dropped and the other added"},
+		{"a b c", "a c x", "column b was dropped; column x was added (text)"},
+		{"a b", "a x!", "column b was dropped; column x was added (int4)"},
+		{"a b", "a! b?", "column a changed its type from text to int4; column b changed the length or precision of its type text"},
+		{"a b", "b a", "the columns are in another order"},
+		{"a", "", "column a was dropped"},
+	} {
+		if said := strings.Join(columnDifferences(columns(c.was), columns(c.now)), "; "); said != c.says {
+			t.Errorf("from %q to %q it says %q, want %q", c.was, c.now, said, c.says)
+		}
+	}
+}
+
+func TestChangedNamesTheFirstFive(t *testing.T) {
+	differences := strings.Fields("a b c d e f g")
+	for n, want := range map[int]string{1: "a", 5: "a; b; c; d; e", 6: "a; b; c; d; e; and 1 more", 7: "a; b; c; d; e; and 2 more"} {
+		err := Changed("public.t", differences[:n])
+		if !errors.Is(err, ErrChanged) || err.Error() != "the original was changed during the run: public.t: "+want {
+			t.Errorf("of %d it says %v", n, err)
+		}
 	}
 }

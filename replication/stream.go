@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -61,9 +60,6 @@ type StreamColumn struct {
 	Type   uint32
 	Typmod int32
 }
-
-// ErrChanged says that the original's columns are no longer those of the plan.
-var ErrChanged = errors.New("the original's columns changed during the run")
 
 // Stream reads the changes of the original. One goroutine, Run, reads the
 // connection and answers keepalives; it never waits for replay.
@@ -265,16 +261,3 @@ func (s *Stream) Done() <-chan struct{} { return s.done }
 
 // Err is what ended Run. Read it after Done is closed.
 func (s *Stream) Err() error { return s.err }
-
-// isOriginal tells whether a relation is the one that the run follows.
-func (s *Stream) isOriginal(message *pglogrepl.RelationMessage) bool {
-	return message.Namespace == s.config.Schema && message.RelationName == s.config.Table
-}
-
-func describe(columns []StreamColumn) string {
-	parts := make([]string, len(columns))
-	for i, column := range columns {
-		parts[i] = fmt.Sprintf("%s (type %d, modifier %d)", column.Name, column.Type, column.Typmod)
-	}
-	return strings.Join(parts, ", ")
-}
