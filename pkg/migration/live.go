@@ -237,19 +237,20 @@ func unbuildSQL(table, schemaName, index string) string {
 }
 
 // unchanged compares the original's catalog facts, and what hangs on it, with
-// what was planned for.
+// what was planned for. Its error says what differs.
 func (m *Migration) unchanged(ctx context.Context, q schema.Querier) error {
-	facts, err := schema.Load(ctx, q, m.run.plan.Original.OID)
+	original := m.run.plan.Original
+	facts, err := schema.Load(ctx, q, original.OID)
 	if errors.Is(err, schema.ErrNoTable) {
-		return fmt.Errorf("%w: it was dropped", replication.ErrChanged)
+		return replication.Changed(original.String(), []string{"the table was dropped"})
 	}
 	if err != nil {
 		return err
 	}
-	if facts.Fingerprint() != m.run.plan.Original.Fingerprint {
-		return fmt.Errorf("%w: its definition, grants, comments or options are not those of when the run began", replication.ErrChanged)
+	if facts.Fingerprint() != original.Fingerprint() {
+		return replication.Changed(original.String(), original.Differences(facts))
 	}
-	attached, err := schema.LoadAttachments(ctx, q, m.run.plan.Original.OID)
+	attached, err := schema.LoadAttachments(ctx, q, original.OID)
 	if err != nil {
 		return err
 	}

@@ -183,6 +183,9 @@ type Size struct {
 // String is the table's name for people; it reads back as the same name.
 func (t *Table) String() string { return pg.Readable(t.Schema, t.Name) }
 
+// Quoted is the table's name for SQL.
+func (t *Table) Quoted() string { return pg.Ident(t.Schema, t.Name) }
+
 // Column returns the live column with that attnum.
 func (t *Table) Column(attnum int) (Column, bool) {
 	for _, column := range t.Columns {

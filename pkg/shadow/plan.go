@@ -14,7 +14,7 @@ import (
 // checkpoint: a resumed run works from the very same text.
 type Plan struct {
 	Names    Names          `json:"names"`
-	Original Relation       `json:"original"`
+	Original *schema.Table  `json:"original"` // its facts when the plan was made
 	Owner    string         `json:"owner"`
 	Key      keyset.Columns `json:"key"` // the original's columns by which rows are followed
 	Columns  []Column       `json:"columns"`
@@ -27,21 +27,6 @@ type Plan struct {
 	Marks      []Statement  `json:"marks"`  // after the builds
 	Swap       []Statement  `json:"swap"`   // under the lock
 }
-
-// Relation names the original.
-type Relation struct {
-	OID    uint32 `json:"oid"`
-	Schema string `json:"schema"`
-	Name   string `json:"name"`
-	// Fingerprint is that of its catalog facts when the plan was made.
-	Fingerprint string `json:"fingerprint"`
-}
-
-// Quoted is the original's name for SQL.
-func (r Relation) Quoted() string { return pg.Ident(r.Schema, r.Name) }
-
-// String is the original's name for people.
-func (r Relation) String() string { return pg.Readable(r.Schema, r.Name) }
 
 // Column is one column of the shadow that takes a value from the original.
 // Value is assigned by INSERT, Compare is the same value as the column stores
@@ -90,10 +75,7 @@ func NewPlan(in Inputs) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{
-		Names: in.Names, Owner: in.Original.Owner, SearchPath: in.SearchPath,
-		Original: Relation{OID: in.Original.OID, Schema: in.Original.Schema, Name: in.Original.Name, Fingerprint: in.Original.Fingerprint()},
-	}
+	plan := &Plan{Names: in.Names, Original: in.Original, Owner: in.Original.Owner, SearchPath: in.SearchPath}
 	m := newMapping(in.Original, in.Shadow)
 	if err := plan.mapColumns(in.Change, m); err != nil {
 		return nil, err
