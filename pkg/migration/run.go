@@ -103,7 +103,7 @@ func (m *Migration) flow(ctx context.Context) error {
 		return m.whileStreaming(ctx, m.changeAll)
 	})
 	if err != nil {
-		return err
+		return m.blameChange(ctx, err)
 	}
 	m.tidy(context.WithoutCancel(ctx))
 	return nil

@@ -51,9 +51,15 @@ func requireUntouched(t *testing.T, db *pgtest.DB, before string) {
 	if after := pgtest.Dump(t, db); after != before {
 		t.Errorf("the database was changed:\n%s", lineDiff(before, after))
 	}
+	requireNothingLeft(t, db)
+}
+
+// requireNothingLeft fails if there is anything of a run but the state rows.
+func requireNothingLeft(t *testing.T, db *pgtest.DB) {
+	t.Helper()
 	const left = `SELECT coalesce(string_agg(x, ', '), '') FROM (
 		SELECT nspname FROM pg_namespace WHERE nspname LIKE 'pgshadow\_%'
-		UNION ALL SELECT pubname FROM pg_publication
+		UNION ALL SELECT pubname FROM pg_publication WHERE pubname LIKE 'pgshadow%'
 		UNION ALL SELECT slot_name FROM pg_replication_slots WHERE database = current_database()) AS s(x)`
 	if artifacts := pgtest.Scalar[string](t, db, left); artifacts != "" {
 		t.Errorf("left behind: %s", artifacts)
