@@ -61,6 +61,7 @@ type Replayer struct {
 	caughtUp   chan error    // of a fence emitted after the conflict; nil when none is on its way
 	replayed   atomic.Uint64
 	invisible  atomic.Int64 // keys that wait for their transaction to become visible
+	meter      meter
 }
 
 // New makes a Replayer. conn runs as the owner with the plan's search path, and
@@ -85,6 +86,7 @@ func (r *Replayer) Close(ctx context.Context) error { return pg.Close(ctx, r.con
 // Run replays until ctx ends, which is no error, or something fails.
 func (r *Replayer) Run(ctx context.Context) error {
 	for {
+		r.meter.mark(time.Now(), r.set.reading().dirtied)
 		if err := r.Pause(ctx); err != nil {
 			return nil //nolint:nilerr // the context has ended: a clean stop
 		}
@@ -207,13 +209,14 @@ func (r *Replayer) resolve(ctx context.Context) (resolved bool, err error) {
 // batch replays what of a batch can be replayed, and returns the keys that are
 // done: replayed, or left to the copy.
 func (r *Replayer) batch(ctx context.Context, batch []taken) (finished []taken, err error) {
-	finished, err = r.tryBatch(ctx, batch, r.writeUpsert)
+	began := time.Now()
+	finished, err = r.tryBatch(ctx, began, batch, r.writeUpsert)
 	if !pg.IsUniqueConflict(err) {
 		return finished, err
 	}
 	// Keys are read at different moments, so the shadow can hold two rows that
 	// never were there together. Without this batch's rows there may be room.
-	finished, err = r.tryBatch(ctx, batch, r.writeAnew)
+	finished, err = r.tryBatch(ctx, began, batch, r.writeAnew)
 	if !pg.IsUniqueConflict(err) {
 		return finished, err
 	}
@@ -221,13 +224,18 @@ func (r *Replayer) batch(ctx context.Context, batch []taken) (finished []taken, 
 	return nil, nil
 }
 
-func (r *Replayer) tryBatch(ctx context.Context, batch []taken, write func(context.Context, pgx.Tx, []keyset.Key) error) (finished []taken, err error) {
+// tryBatch replays a batch that was begun at began, in one transaction.
+func (r *Replayer) tryBatch(ctx context.Context, began time.Time, batch []taken, write func(context.Context, pgx.Tx, []keyset.Key) error) (finished []taken, err error) {
+	var written int
+	var roundTrip time.Duration
 	err = pg.InTx(ctx, r.conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		// INV-1: this snapshot decides what is visible, the rows are read in later ones.
+		asked := time.Now()
 		snapshot, err := snapshotOf(ctx, tx)
 		if err != nil {
 			return err
 		}
+		roundTrip = time.Since(asked)
 		visible := seenBy(snapshot, batch)
 		r.invisible.Store(int64(len(batch) - len(visible)))
 		// INV-3: the watermarks are read after the snapshot.
@@ -235,7 +243,7 @@ func (r *Replayer) tryBatch(ctx context.Context, batch []taken, write func(conte
 		if err != nil {
 			return err
 		}
-		finished = slices.Concat(below, above)
+		finished, written = slices.Concat(below, above), len(below)
 		if len(below) == 0 {
 			return nil
 		}
@@ -244,6 +252,7 @@ func (r *Replayer) tryBatch(ctx context.Context, batch []taken, write func(conte
 	if err != nil {
 		return nil, err
 	}
+	r.meter.worked(written, time.Since(began), roundTrip)
 	return finished, nil
 }
 

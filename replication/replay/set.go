@@ -40,6 +40,7 @@ type Set struct {
 	queue     []keyset.Key // in the order they were first dirtied; may name keys that are gone
 	bytes     int
 	clock     uint64
+	dirtied   uint64        // keys that got dirty so far, and again after they were taken
 	room      chan struct{} // closed and replaced when there is room again
 	waiting   bool          // somebody was told to wait for room
 	lifted    bool          // the limit does not count for now
@@ -70,12 +71,14 @@ func (s *Set) Add(change replication.Change) {
 	e, dirty := s.entries[change.Key]
 	if !dirty {
 		e = s.enter(change.Key)
+		s.dirtied++
 	}
 	if e.first == 0 {
 		e.first = change.Commit
 	}
 	if !e.queued && e.nextOrdinal == 0 {
 		e.nextFirst, e.nextOrdinal = change.Commit, s.clock
+		s.dirtied++
 	}
 	e.xid, e.touched = change.XID, s.clock
 	s.entries[change.Key] = e
@@ -156,8 +159,19 @@ func (s *Set) ClearTruncated(done *Truncation) {
 func (s *Set) Full() (bool, <-chan struct{}) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.waiting = s.bytes >= s.limit && !s.lifted || s.bytes >= overflow*s.limit
+	s.waiting = s.full()
 	return s.waiting, s.room
+}
+
+func (s *Set) full() bool {
+	return s.bytes >= s.limit && !s.lifted || s.bytes >= overflow*s.limit
+}
+
+// reading is what there is to know of the set for the pace.
+func (s *Set) reading() reading {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return reading{keys: len(s.entries), dirtied: s.dirtied, full: s.full()}
 }
 
 // Oldest implements replication.Sink. A truncation that was not dealt with holds
