@@ -22,8 +22,11 @@ const (
 	// fenceShare of the hold budget is the most that a fence may take before the
 	// lock is asked for at all.
 	fenceShare = 4
-	backoffMin = 200 * time.Millisecond
-	backoffMax = 30 * time.Second
+	// replayShare of the hold budget is the most that replaying what is dirty may
+	// take by forecast.
+	replayShare = 2
+	backoffMin  = 200 * time.Millisecond
+	backoffMax  = 30 * time.Second
 	// settleLimit bounds the wait for what has been written to be replayed before
 	// an attempt.
 	settleLimit = 5 * time.Minute
@@ -45,6 +48,13 @@ type Replay interface {
 	Warm(ctx context.Context, tx pgx.Tx) error
 	// Finish replays every dirty key in the transaction that holds the lock.
 	Finish(ctx context.Context, tx pgx.Tx) (keys int, err error)
+}
+
+// Pacer knows how fast replay is.
+type Pacer interface {
+	// Fits returns an error that says why, when replaying what is dirty now would
+	// take longer than the budget.
+	Fits(budget time.Duration) error
 }
 
 // Fencer emits a fence and waits until it has come out of the stream (INV-5).
@@ -123,11 +133,13 @@ type Cutover struct {
 	plan    *shadow.Plan
 	connect func(ctx context.Context, purpose string) (*pgx.Conn, error)
 	replay  Replay
+	pacer   Pacer
 	fencer  Fencer
 	guard   Guard
 	observe func(Event)
 	lock    []uint32 // OIDs of the tables to lock, in order
 	horizon Horizon
+	settle  time.Duration // the most that replay is waited for before an attempt
 }
 
 // Swap says which tables are exchanged. A snapshot older than the horizon would
@@ -151,11 +163,11 @@ func (h Horizon) xid() string { return strconv.FormatUint(uint64(uint32(h.XID)),
 // New makes a Cutover. connect opens sessions in the login role with the plan's
 // search path.
 func New(config Config, swap Swap, connect func(ctx context.Context, purpose string) (*pgx.Conn, error),
-	replay Replay, fencer Fencer, guard Guard, observe func(Event)) *Cutover {
+	replay Replay, pacer Pacer, fencer Fencer, guard Guard, observe func(Event)) *Cutover {
 	lock := []uint32{swap.Plan.Original.OID, swap.ShadowOID}
 	slices.Sort(lock)
-	return &Cutover{config: config, plan: swap.Plan, connect: connect, replay: replay, fencer: fencer, guard: guard, observe: observe,
-		lock: lock, horizon: swap.Horizon}
+	return &Cutover{config: config, plan: swap.Plan, connect: connect, replay: replay, pacer: pacer, fencer: fencer, guard: guard, observe: observe,
+		lock: lock, horizon: swap.Horizon, settle: settleLimit}
 }
 
 // Run tries until the swap is committed, the attempts are used up
@@ -237,32 +249,48 @@ func (c *Cutover) once(ctx context.Context, conn *pgx.Conn) (Report, error) {
 	if err := c.replay.Pause(ctx); err != nil {
 		return Report{}, err
 	}
-	report, err := c.swap(ctx, conn)
+	var report Report
+	// Asked while replay rests: what it was at work on has left the dirty set, and
+	// what came meanwhile is in it.
+	err := c.forecast()
+	if err == nil {
+		report, err = c.swap(ctx, conn)
+	}
 	if err != nil && !errors.Is(err, ErrUnknown) {
 		c.replay.Resume() // only while the shadow is certainly still the shadow
 	}
 	return report, err
 }
 
+// forecast puts an attempt off whose replay under the lock would take too long:
+// the lock would be given back with nothing done, and the application would have
+// waited for nothing.
+func (c *Cutover) forecast() error {
+	if err := c.pacer.Fits(c.config.MaxHold / replayShare); err != nil {
+		return &notYetError{err.Error()}
+	}
+	return nil
+}
+
 // prepare brings the dirty set down and checks what can be checked unlocked.
 func (c *Cutover) prepare(ctx context.Context, conn *pgx.Conn) error {
-	settling, cancel := context.WithTimeout(ctx, settleLimit)
+	settling, cancel := context.WithTimeout(ctx, c.settle)
 	defer cancel()
 	if err := c.replay.Drain(settling); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-			return &notYetError{fmt.Sprintf("replay did not catch up within %s", settleLimit)}
+			return c.late("replay did not catch up within %s", c.settle)
 		}
 		return err
 	}
 	took, err := c.fencer.Fence(settling)
 	if err != nil && settling.Err() != nil && ctx.Err() == nil {
-		return &notYetError{fmt.Sprintf("no fence came out of the stream within %s", settleLimit)}
+		return c.late("no fence came out of the stream within %s", c.settle)
 	}
 	if err != nil {
 		return err
 	}
 	if limit := c.config.MaxHold / fenceShare; took > limit {
-		return &notYetError{fmt.Sprintf("a fence takes %s to come out of the stream, more than %s of the hold budget", took.Round(time.Millisecond), limit)}
+		return c.late("a fence takes %s to come out of the stream, more than %s of the hold budget", took.Round(time.Millisecond), limit)
 	}
 	if err := c.refuseOldSnapshots(ctx, conn); err != nil {
 		return err
@@ -271,6 +299,16 @@ func (c *Cutover) prepare(ctx context.Context, conn *pgx.Conn) error {
 		return err
 	}
 	return c.rehearse(ctx, conn)
+}
+
+// late is that the stream or replay is behind; where replay is too slow for what
+// is dirty, that is the cause, and it says so.
+func (c *Cutover) late(format string, args ...any) error {
+	reason := fmt.Sprintf(format, args...)
+	if err := c.forecast(); err != nil {
+		reason += ": " + err.Error()
+	}
+	return &notYetError{reason}
 }
 
 // rehearse runs the queries of the locked part without the lock: what they find

@@ -81,7 +81,7 @@ func (r *rig) cutover(t *testing.T) *Cutover {
 	t.Helper()
 	oid, err := schema.Resolve(t.Context(), r.Session(t), r.Plan.Names.ShadowSchema(), "t")
 	must(t, err)
-	return New(r.config, Swap{Plan: r.Plan, ShadowOID: oid, Horizon: r.horizon}, r.connect, r, r.fencer, r.hooks, func(event Event) {
+	return New(r.config, Swap{Plan: r.Plan, ShadowOID: oid, Horizon: r.horizon}, r.connect, r, r, r.fencer, r.hooks, func(event Event) {
 		r.mu.Lock()
 		r.events = append(r.events, event)
 		r.mu.Unlock()

@@ -93,7 +93,7 @@ func (m *Migration) cutOver(ctx context.Context, l *live) error {
 	guard := &guard{m: m, result: oid}
 	tuned := m.current().Cutover
 	config := cutover.Config{LockTimeout: tuned.LockTimeout, MaxHold: tuned.MaxLockHold, Attempts: tuned.Attempts}
-	c := cutover.New(config, cutover.Swap{Plan: m.run.plan, ShadowOID: oid, Horizon: horizon}, m.asLogin, l, l, guard, func(event cutover.Event) {
+	c := cutover.New(config, cutover.Swap{Plan: m.run.plan, ShadowOID: oid, Horizon: horizon}, m.asLogin, l, l, l, guard, func(event cutover.Event) {
 		if event.Reason != "" {
 			m.config.Observer.Observe(AttemptFailed(event))
 		}
