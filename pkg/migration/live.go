@@ -33,8 +33,9 @@ const (
 type live struct {
 	*replay.Set
 	*replay.Replayer
-	stream *replication.Stream
-	chunks atomic.Pointer[copier.Chunks]
+	stream   *replication.Stream
+	chunks   atomic.Pointer[copier.Chunks]
+	draining atomic.Int32 // calls of Drain under way
 }
 
 // Watermarks implements replay.Watermarks over the copy of the moment.

@@ -42,6 +42,7 @@ func (m *Migration) watch(ctx context.Context, l *live) (err error) {
 	ticker := time.NewTicker(progressInterval)
 	defer ticker.Stop()
 	wal := &walWatch{m: m}
+	var waits convergence
 	for tick := 1; ; tick++ {
 		select {
 		case <-ctx.Done():
@@ -51,6 +52,7 @@ func (m *Migration) watch(ctx context.Context, l *live) (err error) {
 			measured.WALRetained = wal.retained
 			m.progress.keep(measured)
 			m.config.Observer.Observe(Progressed{Progress: measured})
+			m.watchConvergence(&waits, l.draining.Load() > 0, l.backlog(now, measured.LagBytes))
 		}
 		if tick%watchTicks == 0 {
 			err = errors.Join(wal.look(ctx, conn), m.stillLocked(ctx, conn), m.nameLockHolders(ctx, conn))
