@@ -51,6 +51,8 @@ type Config struct {
 	Throttle throttle.Config
 	Parse    ParseFunc // default: shadow.Parse in this process
 	Observer Observer  // default: nobody
+
+	convergeWindow time.Duration // for how long a backlog must not have shrunk to be told of; default 30 s
 }
 
 // MaxWorkers bounds every kind of worker.
@@ -108,6 +110,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.Verify, verify.Full)
 	setDefault(&c.Retire, Keep)
 	setDefault(&c.ReconnectFor, 5*time.Minute)
+	setDefault(&c.convergeWindow, convergeWindow)
 	if c.Parse == nil {
 		c.Parse = func(_ context.Context, table string, alters []string, set map[string]string) (*shadow.Change, error) {
 			return shadow.Parse(table, alters, set)

@@ -33,15 +33,18 @@ type backlog struct {
 	replayed uint64 // keys so far
 	received pg.LSN // end of the last transaction that was read whole
 	lag      int64  // bytes
+	written  pg.LSN // end of the WAL
 }
 
 func (l *live) backlog(now time.Time, lag int64) backlog {
-	return backlog{at: now, pace: l.Pace(), replayed: l.Replayed(), received: l.stream.Positions().Received, lag: lag}
+	positions := l.stream.Positions()
+	return backlog{at: now, pace: l.Pace(), replayed: l.Replayed(), received: positions.Received, lag: lag, written: positions.Applied + pg.LSN(lag)}
 }
 
 // convergence watches the backlog while the run waits for replay.
 type convergence struct {
-	backlogs []backlog // of this wait, oldest first, a convergeWindow of them
+	window   time.Duration
+	backlogs []backlog // of this wait, oldest first, a window of them
 	told     time.Time
 }
 
@@ -52,10 +55,10 @@ func (c *convergence) rest() { c.backlogs = nil }
 // does not converge.
 func (c *convergence) add(b backlog) (tell bool) {
 	c.backlogs = append(c.backlogs, b)
-	for len(c.backlogs) > 1 && b.at.Sub(c.backlogs[1].at) >= convergeWindow {
+	for len(c.backlogs) > 1 && b.at.Sub(c.backlogs[1].at) >= c.window {
 		c.backlogs = c.backlogs[1:]
 	}
-	if b.at.Sub(c.backlogs[0].at) < convergeWindow || b.at.Sub(c.told) < convergeWindow || converges(c.backlogs) {
+	if b.at.Sub(c.backlogs[0].at) < c.window || b.at.Sub(c.told) < c.window || converges(c.backlogs) {
 		return false
 	}
 	c.told = b.at
@@ -79,6 +82,19 @@ func converges(b []backlog) bool {
 	// out. What is left is in the WAL; but within one transaction, however large,
 	// no position moves.
 	return !everFull(end) || last.received == first.received || mean(end, lagBytes) < mean(begin, lagBytes)
+}
+
+// pace is that of the last backlog. While the set is full, keys get dirty in it as
+// fast as they are replayed; how fast they do in the WAL is told by how much of
+// that is written, and how much read.
+func (c *convergence) pace() replay.Pace {
+	first, last := c.backlogs[0], c.backlogs[len(c.backlogs)-1]
+	pace := last.pace
+	if pace.Full && last.received > first.received && last.written > first.written {
+		replayed := float64(last.replayed-first.replayed) / last.at.Sub(first.at).Seconds()
+		pace.Dirtied = max(pace.Dirtied, replayed*float64(last.written-first.written)/float64(last.received-first.received))
+	}
+	return pace
 }
 
 func everFull(b []backlog) bool {
@@ -112,5 +128,5 @@ func (m *Migration) watchConvergence(c *convergence, waiting bool, b backlog) {
 	}
 	m.config.Observer.Observe(Waiting{For: "replay to catch up", Reason: fmt.Sprintf(
 		"%s (dirty keys: %d, lag %.1f MB): it will not converge unless the rates change: %s",
-		b.pace.Rates(m.report.Table), b.pace.Keys, float64(b.lag)/1e6, replay.Remedy)})
+		c.pace().Rates(m.report.Table), b.pace.Keys, float64(b.lag)/1e6, replay.Remedy)})
 }

@@ -42,7 +42,7 @@ func (m *Migration) watch(ctx context.Context, l *live) (err error) {
 	ticker := time.NewTicker(progressInterval)
 	defer ticker.Stop()
 	wal := &walWatch{m: m}
-	var waits convergence
+	waits := convergence{window: m.config.convergeWindow}
 	for tick := 1; ; tick++ {
 		select {
 		case <-ctx.Done():
