@@ -62,8 +62,10 @@ type Fencer interface {
 	Fence(ctx context.Context) (time.Duration, error)
 }
 
-// Guard is what else must hold under the lock.
+// Guard is what else must hold before an attempt, and under the lock.
 type Guard interface {
+	// Await blocks while the operator wants no attempt.
+	Await(ctx context.Context) error
 	// Unchanged returns an error when the original is no longer what was planned for.
 	Unchanged(ctx context.Context, tx pgx.Tx) error
 	// Compare compares the rows that verification left in doubt.
@@ -129,7 +131,8 @@ func (e *AttemptsError) Unwrap() error { return e.Last }
 
 // Cutover swaps the two tables of a run.
 type Cutover struct {
-	config  Config
+	tune    func() Config
+	config  Config // of the attempt under way
 	plan    *shadow.Plan
 	connect func(ctx context.Context, purpose string) (*pgx.Conn, error)
 	replay  Replay
@@ -160,13 +163,13 @@ type Horizon struct {
 // xid is the 32-bit form, as age() takes it.
 func (h Horizon) xid() string { return strconv.FormatUint(uint64(uint32(h.XID)), 10) } //nolint:gosec // the low half is meant
 
-// New makes a Cutover. connect opens sessions in the login role with the plan's
+// New makes a Cutover. config is asked before every attempt. connect opens sessions in the login role with the plan's
 // search path.
-func New(config Config, swap Swap, connect func(ctx context.Context, purpose string) (*pgx.Conn, error),
+func New(config func() Config, swap Swap, connect func(ctx context.Context, purpose string) (*pgx.Conn, error),
 	replay Replay, pacer Pacer, fencer Fencer, guard Guard, observe func(Event)) *Cutover {
 	lock := []uint32{swap.Plan.Original.OID, swap.ShadowOID}
 	slices.Sort(lock)
-	return &Cutover{config: config, plan: swap.Plan, connect: connect, replay: replay, pacer: pacer, fencer: fencer, guard: guard, observe: observe,
+	return &Cutover{tune: config, config: config(), plan: swap.Plan, connect: connect, replay: replay, pacer: pacer, fencer: fencer, guard: guard, observe: observe,
 		lock: lock, horizon: swap.Horizon, settle: settleLimit}
 }
 
@@ -185,6 +188,10 @@ func (c *Cutover) Run(ctx context.Context) (report Report, err error) {
 	}()
 	backoff := backoffMin
 	for attempt := 1; ; attempt++ {
+		if err := c.guard.Await(ctx); err != nil {
+			return report, err
+		}
+		c.config = c.tune()
 		report, err = c.once(ctx, conn)
 		report.Attempts = attempt
 		if err == nil {

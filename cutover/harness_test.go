@@ -23,6 +23,7 @@ var toBigint = shadow.Change{Alters: []string{"ALTER COLUMN id TYPE bigint"}}
 
 // hooks stand in for what a run checks and records under the lock.
 type hooks struct {
+	await                      func(context.Context) error
 	unchanged, compare, record func(ctx context.Context, tx pgx.Tx) error
 }
 
@@ -31,6 +32,13 @@ func call(hook func(context.Context, pgx.Tx) error, ctx context.Context, tx pgx.
 		return nil
 	}
 	return hook(ctx, tx)
+}
+
+func (h *hooks) Await(ctx context.Context) error {
+	if h.await == nil {
+		return nil
+	}
+	return h.await(ctx)
 }
 
 func (h *hooks) Unchanged(ctx context.Context, tx pgx.Tx) error { return call(h.unchanged, ctx, tx) }
@@ -81,7 +89,7 @@ func (r *rig) cutover(t *testing.T) *Cutover {
 	t.Helper()
 	oid, err := schema.Resolve(t.Context(), r.Session(t), r.Plan.Names.ShadowSchema(), "t")
 	must(t, err)
-	return New(r.config, Swap{Plan: r.Plan, ShadowOID: oid, Horizon: r.horizon}, r.connect, r, r, r.fencer, r.hooks, func(event Event) {
+	return New(func() Config { return r.config }, Swap{Plan: r.Plan, ShadowOID: oid, Horizon: r.horizon}, r.connect, r, r, r.fencer, r.hooks, func(event Event) {
 		r.mu.Lock()
 		r.events = append(r.events, event)
 		r.mu.Unlock()

@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/jackc/pgx/v5"
+
 	"github.com/pgshadow/pgshadow/pkg/shadow"
 	"github.com/pgshadow/pgshadow/test/pgtest"
 )
@@ -135,5 +137,30 @@ func TestLateSaysThatReplayIsTooSlow(t *testing.T) {
 				t.Errorf("Run returned %v", err)
 			}
 		})
+	}
+}
+
+// TestConfigIsAskedBeforeEveryAttempt: what the operator sets, and whether an
+// attempt is wanted at all, counts for the next one.
+func TestConfigIsAskedBeforeEveryAttempt(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, pgtest.New(t), rows, toBigint)
+	r.config.Attempts = 5
+	awaited := 0
+	r.await = func(context.Context) error { awaited++; return nil }
+	r.compare = func(context.Context, pgx.Tx) error {
+		r.config.Attempts = 2
+		return &notYetError{"not now"}
+	}
+	report, err := r.run(t)
+	var used *AttemptsError
+	if !errors.As(err, &used) || report.Attempts != 2 || awaited != 2 {
+		t.Errorf("%d attempts, awaited %d times: %v", report.Attempts, awaited, err)
+	}
+	r.requireInPlace(t)
+	errNotWanted := errors.New("not wanted")
+	r.await = func(context.Context) error { return errNotWanted }
+	if _, err := r.run(t); !errors.Is(err, errNotWanted) {
+		t.Errorf("an attempt was made: %v", err)
 	}
 }

@@ -91,8 +91,10 @@ func (m *Migration) cutOver(ctx context.Context, l *live) error {
 		return err
 	}
 	guard := &guard{m: m, result: oid}
-	tuned := m.current().Cutover
-	config := cutover.Config{LockTimeout: tuned.LockTimeout, MaxHold: tuned.MaxLockHold, Attempts: tuned.Attempts}
+	config := func() cutover.Config {
+		tuned := m.current().Cutover
+		return cutover.Config{LockTimeout: tuned.LockTimeout, MaxHold: tuned.MaxLockHold, Attempts: tuned.Attempts}
+	}
 	c := cutover.New(config, cutover.Swap{Plan: m.run.plan, ShadowOID: oid, Horizon: horizon}, m.asLogin, l, l, l, guard, func(event cutover.Event) {
 		if event.Reason != "" {
 			m.config.Observer.Observe(AttemptFailed(event))
@@ -125,6 +127,8 @@ type guard struct {
 	m      *Migration
 	result uint32 // the table that the swap puts in place
 }
+
+func (g *guard) Await(ctx context.Context) error { return g.m.awaitGo(ctx) }
 
 func (g *guard) Unchanged(ctx context.Context, tx pgx.Tx) error { return g.m.unchanged(ctx, tx) }
 

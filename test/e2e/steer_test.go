@@ -371,3 +371,33 @@ func TestStatus(t *testing.T) {
 		t.Errorf("after the run: %+v, %v", none, err)
 	}
 }
+
+// TestPausedCutover: attempts fail, the run is paused, and no further attempt is
+// made until it is resumed with more patience.
+func TestPausedCutover(t *testing.T) {
+	t.Parallel()
+	db := createT(t)
+	holder := db.Conn(t)
+	if _, err := holder.Exec(t.Context(), "BEGIN; LOCK TABLE t IN ACCESS SHARE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	config := tableT(db, nil)
+	config.Cutover.LockTimeout = 50 * time.Millisecond
+	run := launch(t, config)
+	run.await(t, "failed attempt", func(event migration.Event) bool {
+		_, ok := event.(migration.AttemptFailed)
+		return ok
+	})
+	run.command(t, db, migration.CommandPause, "")
+	run.await(t, "wait for the operator", waitingFor("the operator to resume"))
+	run.command(t, db, migration.CommandSet, "lock-timeout=1m")
+	run.command(t, db, migration.CommandResume, "")
+	run.await(t, "the swap's wait for its lock", func(event migration.Event) bool {
+		e, ok := event.(migration.Waiting)
+		return ok && strings.Contains(e.For, "cutover")
+	})
+	if _, err := holder.Exec(t.Context(), "COMMIT"); err != nil {
+		t.Fatal(err)
+	}
+	requireClean(t, db, run.done(t))
+}
