@@ -29,7 +29,7 @@ lint: ## check the house rules of .golangci.yml
 vet: ## run go vet
 	$(GO) vet ./...
 
-setup: ## see to it that tests and demo find a PostgreSQL server
+setup: ## see to it that tests and demo find a PostgreSQL server, and PgBouncer
 	@scripts/setup.sh
 
 clean: ## remove what build made

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Sees to it that tests and demo find a PostgreSQL server: the one of PGSHADOW_TEST_DSN, else installed server
-# programs (as root with apt-get they are installed), else Docker. Takes no input. No service is left running.
+# programs (as root with apt-get they are installed), else Docker; and that tests find PgBouncer. Takes no input. No
+# service is left running.
 set -eu
 
 say() { echo "setup: $*"; }
@@ -25,10 +26,13 @@ server_programs() {
 	return 1
 }
 
+DEBIAN_FRONTEND=noninteractive
+export DEBIAN_FRONTEND
+
+can_install() { [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; }
+
 # install_with_apt installs the server programs without creating a cluster, and so without starting one.
 install_with_apt() {
-	DEBIAN_FRONTEND=noninteractive
-	export DEBIAN_FRONTEND
 	say "installing PostgreSQL with apt-get"
 	apt-get update -q </dev/null
 	apt-get install -q -y --no-install-recommends postgresql-common </dev/null
@@ -41,38 +45,86 @@ install_with_apt() {
 	return "$installed"
 }
 
-if ! command -v go >/dev/null 2>&1; then
-	say "no go in PATH; install Go $(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$(dirname "$0")/../go.mod") or later" >&2
-	exit 1
-fi
-if [ -n "${PGSHADOW_TEST_DSN:-}" ]; then
-	say "using the server of PGSHADOW_TEST_DSN"
-	exit 0
-fi
-if dir=$(server_programs); then
-	say "using the PostgreSQL in $dir"
-	exit 0
-fi
-if [ -n "${PGSHADOW_TEST_PGBIN:-}" ]; then
-	say "PGSHADOW_TEST_PGBIN=$PGSHADOW_TEST_PGBIN holds no initdb and postgres" >&2
-	exit 1
-fi
-if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1; then
-	if install_with_apt && dir=$(server_programs); then
-		say "using the PostgreSQL in $dir"
-		exit 0
+# find_server says which server is there, and sees to it that one is.
+find_server() {
+	if [ -n "${PGSHADOW_TEST_DSN:-}" ]; then
+		say "using the server of PGSHADOW_TEST_DSN"
+		return
 	fi
-	say "apt-get gave no server programs" >&2
-fi
-if command -v docker >/dev/null 2>&1 && docker info >/dev/null 2>&1; then
-	say "no PostgreSQL server programs here; using Docker"
-	exit 0
-fi
-cat >&2 <<'TEXT'
+	if dir=$(server_programs); then
+		say "using the PostgreSQL in $dir"
+		return
+	fi
+	if [ -n "${PGSHADOW_TEST_PGBIN:-}" ]; then
+		say "PGSHADOW_TEST_PGBIN=$PGSHADOW_TEST_PGBIN holds no initdb and postgres" >&2
+		return 1
+	fi
+	if can_install; then
+		if install_with_apt && dir=$(server_programs); then
+			say "using the PostgreSQL in $dir"
+			return
+		fi
+		say "apt-get gave no server programs" >&2
+	fi
+	if command -v docker >/dev/null 2>&1 && docker info >/dev/null 2>&1; then
+		say "no PostgreSQL server programs here; using Docker"
+		return
+	fi
+	cat >&2 <<'TEXT'
 setup: found neither PostgreSQL server programs (initdb, postgres) nor a Docker that answers. Do one of these:
   install them             as root: apt-get install postgresql (or your system's package)
   name their folder        PGSHADOW_TEST_PGBIN=/folder/with/initdb
   start Docker             and have access to it
   name a server            PGSHADOW_TEST_DSN=postgres://superuser@host/postgres, with wal_level=logical
 TEXT
-exit 1
+	return 1
+}
+
+# pgbouncer_program prints where PgBouncer is; test/pooler looks in the same places.
+pgbouncer_program() {
+	in_path=$(command -v pgbouncer || :)
+	for dir in "${in_path%/*}" /usr/sbin /usr/local/sbin /opt/homebrew/bin /usr/local/bin; do
+		if [ -n "$dir" ] && [ -x "$dir/pgbouncer" ]; then
+			echo "$dir/pgbouncer"
+			return
+		fi
+	done
+	return 1
+}
+
+# install_pgbouncer installs it without starting its service: Debian asks policy-rc.d before it starts one.
+install_pgbouncer() {
+	say "installing PgBouncer with apt-get"
+	apt-get update -q </dev/null
+	policy=/usr/sbin/policy-rc.d
+	if [ -e "$policy" ]; then
+		policy=
+	else
+		printf '#!/bin/sh\nexit 101\n' >"$policy"
+		chmod 755 "$policy"
+	fi
+	installed=0
+	apt-get install -q -y --no-install-recommends pgbouncer </dev/null || installed=$?
+	if [ -n "$policy" ]; then rm -f "$policy"; fi
+	return "$installed"
+}
+
+# find_pgbouncer sees to it that PgBouncer is there. Without it all but the tests that need it work.
+find_pgbouncer() {
+	if program=$(pgbouncer_program); then
+		say "using $program"
+		return
+	fi
+	if can_install && install_pgbouncer && program=$(pgbouncer_program); then
+		say "using $program"
+		return
+	fi
+	say "no PgBouncer here, so the tests that need it will fail; as root: apt-get install pgbouncer (or your system's package)" >&2
+}
+
+if ! command -v go >/dev/null 2>&1; then
+	say "no go in PATH; install Go $(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$(dirname "$0")/../go.mod") or later" >&2
+	exit 1
+fi
+find_server
+find_pgbouncer
