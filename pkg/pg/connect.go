@@ -7,6 +7,7 @@ import (
 	"maps"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,6 +28,7 @@ const DefaultLockTimeout = 5 * time.Second
 type Database struct {
 	config   *pgx.ConnConfig
 	settings map[string]string
+	pooled   *atomic.Bool // see Pooled; one for all that With makes
 }
 
 // Open reads a connection string (URL or key=value; empty means libpq's own
@@ -44,7 +46,7 @@ func Open(dsn string) (*Database, error) {
 	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.CancelRequestContextWatcherHandler{Conn: conn, CancelRequestDelay: 0, DeadlineDelay: CleanupTimeout}
 	}
-	return &Database{config: config, settings: map[string]string{}}, nil
+	return &Database{config: config, settings: map[string]string{}, pooled: new(atomic.Bool)}, nil
 }
 
 // withoutPassword keeps the reason of a parse error; pgconn has already replaced
@@ -61,7 +63,7 @@ func withoutPassword(err error) error {
 func (d *Database) With(settings map[string]string) *Database {
 	merged := maps.Clone(d.settings)
 	maps.Copy(merged, settings)
-	return &Database{config: d.config, settings: merged}
+	return &Database{config: d.config, settings: merged, pooled: d.pooled}
 }
 
 // Target names host, port and database for messages, never a password.
@@ -72,7 +74,8 @@ func (d *Database) Target() string {
 // Connect opens a session. purpose becomes the tail of its application_name.
 // Settings that could change a result or hold the server are pinned. TimeZone and
 // the order of day and month are the login role's own, so that an expression gives
-// what a plain ALTER TABLE would give; dates are written in ISO style.
+// what a plain ALTER TABLE would give; dates are written in ISO style. The error is
+// a *PoolerError when a connection pooler keeps from having such a session.
 func (d *Database) Connect(ctx context.Context, purpose string) (*pgx.Conn, error) {
 	settings := sessionSettings(purpose)
 	maps.Copy(settings, d.settings)
@@ -84,12 +87,24 @@ func (d *Database) connect(ctx context.Context, settings map[string]string) (*pg
 	maps.Copy(config.RuntimeParams, settings)
 	conn, err := pgx.ConnectConfig(ctx, config)
 	if err != nil {
-		return nil, fmt.Errorf("connecting to %s: %w", d.Target(), err)
+		return nil, d.notStarted(ctx, fmt.Errorf("connecting to %s: %w", d.Target(), err))
 	}
-	if _, err := conn.Exec(ctx, isoDates); err != nil {
-		return nil, errors.Join(fmt.Errorf("pinning DateStyle: %w", err), Close(ctx, conn))
+	if _, err := d.settle(ctx, conn.PgConn(), d.asked(settings)); err != nil {
+		return nil, errors.Join(err, Close(ctx, conn))
 	}
 	return conn, nil
+}
+
+// asked is what a session must have: the settings, and where they leave the
+// search_path to the login, that of the connection string.
+func (d *Database) asked(settings map[string]string) map[string]string {
+	path, given := d.config.RuntimeParams["search_path"]
+	if _, pinned := settings["search_path"]; pinned || !given {
+		return settings
+	}
+	settings = maps.Clone(settings)
+	settings["search_path"] = path
+	return settings
 }
 
 // isoDates has dates written so that they read back as the same: the other
@@ -130,15 +145,15 @@ func sessionSettings(purpose string) map[string]string {
 
 // ConnectReplication opens a walsender session on the database (PostgreSQL
 // manual section 55.4). It spells values as every session of Connect does, so that
-// the same key has the same text wherever it was read.
+// the same key has the same text wherever it was read. The error is a *PoolerError
+// when a connection pooler keeps from having such a session.
 func (d *Database) ConnectReplication(ctx context.Context, purpose string) (*pgconn.PgConn, error) {
 	config := d.config.Copy()
 	// Reading the stream ends many waits by a deadline; none of them may cancel it.
 	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.DeadlineContextWatcherHandler{Conn: conn.Conn()}
 	}
-	maps.Copy(config.RuntimeParams, map[string]string{
-		"replication":        "database",
+	settings := map[string]string{
 		"application_name":   ApplicationName(purpose),
 		"client_encoding":    "UTF8",
 		"extra_float_digits": "1",
@@ -146,15 +161,21 @@ func (d *Database) ConnectReplication(ctx context.Context, purpose string) (*pgc
 		"intervalstyle":      "postgres",
 		"search_path":        "",
 		"statement_timeout":  "0",
-	})
+	}
+	maps.Copy(config.RuntimeParams, settings)
+	config.RuntimeParams["replication"] = "database"
 	conn, err := pgconn.ConnectConfig(ctx, &config.Config)
 	if err != nil {
-		return nil, fmt.Errorf("opening a replication connection to %s: %w", d.Target(), err)
+		return nil, d.notStarted(ctx, fmt.Errorf("opening a replication connection to %s: %w", d.Target(), err))
 	}
-	if _, err := conn.Exec(ctx, isoDates).ReadAll(); err != nil {
+	pooled, err := d.settle(ctx, conn, settings)
+	if err == nil && pooled {
+		err = d.requireWalsender(ctx, conn)
+	}
+	if err != nil {
 		closing, cancel := Cleanup(ctx)
 		defer cancel()
-		return nil, errors.Join(fmt.Errorf("pinning DateStyle: %w", err), conn.Close(closing))
+		return nil, errors.Join(err, conn.Close(closing))
 	}
 	return conn, nil
 }
