@@ -109,7 +109,7 @@ func connectControl(ctx context.Context, dsn string) (*Migration, error) {
 		return nil, err
 	}
 	m.control, err = m.db.Connect(ctx, "control")
-	return m, err
+	return m, refusePooler(err)
 }
 
 func (m *Migration) leftovers(ctx context.Context) ([]Leftover, error) {

@@ -21,6 +21,7 @@ const minVersion = 140000
 // lockTable connects, finds the table, and takes its advisory lock, so that no
 // two processes work on one table.
 func (m *Migration) lockTable(ctx context.Context) (err error) {
+	defer func() { err = refusePooler(err) }()
 	if m.db, err = pg.Open(m.config.DSN); err != nil {
 		return err
 	}
@@ -75,6 +76,18 @@ func (m *Migration) endStale(ctx context.Context, runID string) error {
 		return fmt.Errorf("ending what an earlier process has left of the sessions of run %s: %w", runID, err)
 	}
 	return nil
+}
+
+// refusePooler makes a refusal of the error that a connection pooler gives rise to.
+// Advisory locks, the settings of sessions and replication all need sessions of the
+// server itself.
+func refusePooler(err error) error {
+	var pooler *pg.PoolerError
+	if !errors.As(err, &pooler) {
+		return err
+	}
+	return &shadow.Refusal{Check: "pooler", Reason: pooler.Error(),
+		Remedy: "give a connection string that leads to the server itself: its own host and port, not those of the pooler"}
 }
 
 // resolve finds the table as the login role's own search_path does, and keeps
@@ -142,6 +155,9 @@ func (m *Migration) preflight(ctx context.Context) error {
 	}
 	if err := m.refusals(ctx); err != nil {
 		return err
+	}
+	if err := m.db.ProbePooler(ctx); err != nil {
+		return refusePooler(err)
 	}
 	if m.target.change == nil { // else it was parsed before the connection was lost
 		if m.target.change, err = m.config.Parse(ctx, table.Name, m.config.Alters, m.config.Set); err != nil {

@@ -19,7 +19,7 @@ func (d *Database) Listen(ctx context.Context, purpose, channel string) (*pgx.Co
 	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
 		return &pgconn.DeadlineContextWatcherHandler{Conn: conn.Conn()}
 	}
-	conn, err := (&Database{config: config, settings: d.settings}).Connect(ctx, purpose)
+	conn, err := (&Database{config: config, settings: d.settings, pooled: d.pooled}).Connect(ctx, purpose)
 	if err != nil {
 		return nil, err
 	}
