@@ -50,8 +50,8 @@ func setting(t *testing.T, conn *pgx.Conn, name string) string {
 func TestHostileSettingsArePinned(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	for _, hostile := range []string{"statement_timeout = '1ms'", "lock_timeout = '1ms'", "default_transaction_isolation = 'serializable'",
-		"search_path = 'nowhere'", "synchronous_commit = 'remote_apply'", "TimeZone = 'Asia/Tokyo'", "row_security = on"} {
+	for _, hostile := range []string{"lock_timeout = '1ms'", "default_transaction_isolation = 'serializable'",
+		"search_path = 'nowhere'", "synchronous_commit = 'remote_apply'", "TimeZone = 'Asia/Tokyo'", "row_security = on", "statement_timeout = '1ms'"} { // the last one would end the others
 		db.Exec(t, "ALTER DATABASE "+pg.Ident(db.Name)+" SET "+hostile)
 	}
 	conn := connect(t, open(t, db).With(map[string]string{"lock_timeout": "1234"}))
