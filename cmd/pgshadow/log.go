@@ -44,7 +44,7 @@ func (o logOptions) parsedLevel() zerolog.Level {
 // fieldOrder is that of the console format, which would sort by name.
 var fieldOrder = []string{"run_id", "table", "phase", "percent", "rows", "estimated_rows", "rows_per_second", "eta_seconds",
 	"lag_bytes", "dirty_keys", "invisible_keys", "changes_received",
-	"outcome", "exit_code", "attempt", "waiting_for", "reason"}
+	"outcome", "exit_code", "attempt", "command", "argument", "by", "waiting_for", "reason"}
 
 func newLogger(screen *screen, o logOptions) zerolog.Logger {
 	var out io.Writer = screen
@@ -72,7 +72,11 @@ func logEvent(log zerolog.Logger, event migration.Event) {
 	case migration.Restarted:
 		log.Warn().Str("reason", e.Reason).Msg("copy restarted")
 	case migration.Steered:
-		log.Info().Str("command", e.Command).Str("argument", e.Argument).Str("by", e.By).Msg("steered")
+		line := log.Info().Str("command", e.Command)
+		if e.Argument != "" {
+			line = line.Str("argument", e.Argument)
+		}
+		line.Str("by", e.By).Msg("steered")
 	case migration.Swapped:
 		log.Info().Str("retired_table", e.Retired).Msg("swapped")
 	default:

@@ -23,7 +23,7 @@ const (
 	// parseName is the hidden command that parses. The parser needs some 250 MB
 	// for a second or two; in a process of its own they go back when it ends.
 	parseName  = "internal-parse"
-	parseLimit = time.Minute
+	parseLimit = 5 * time.Minute
 	// parseMargin is how long a process that was killed may keep its pipes open.
 	parseMargin = 5 * time.Second
 )
