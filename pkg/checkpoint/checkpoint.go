@@ -45,13 +45,37 @@ type Owner struct {
 	PID  int    `json:"pid"`
 }
 
+// OwnerError says that the state tables, or something in their place, belong to a
+// role that the session's role does not trust: its triggers, rules and views would
+// run with the session's rights (INV-6).
+type OwnerError struct {
+	Object, Owner string
+	Role          string // of the session
+}
+
+func (e *OwnerError) Error() string {
+	return fmt.Sprintf("%s belongs to role %s, whose code would run with the rights of role %s", e.Object, e.Owner, e.Role)
+}
+
 // Exists tells whether the state tables are there; before the first run of a
-// database they are not.
+// database they are not. The error is an *OwnerError when they are not to be
+// touched: they must be the session role's own, or a superuser's.
 func Exists(ctx context.Context, conn *pgx.Conn) (bool, error) {
 	var exists bool
-	err := conn.QueryRow(ctx, "SELECT pg_catalog.to_regclass('pgshadow.command') IS NOT NULL").Scan(&exists)
+	var object, owner *string
+	var role string
+	err := conn.QueryRow(ctx, `WITH theirs AS (
+			SELECT 'schema pgshadow' AS object, nspowner AS owner, false AS state FROM pg_catalog.pg_namespace WHERE nspname = 'pgshadow'
+			UNION ALL SELECT pg_catalog.format('relation pgshadow.%I', relname), relowner, relname = 'command'
+			FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE nspname = 'pgshadow')
+		SELECT coalesce((SELECT bool_or(state) FROM theirs), false), session_user, f.object, f.rolname
+		FROM (VALUES (1)) AS one LEFT JOIN LATERAL (SELECT object, rolname FROM theirs JOIN pg_catalog.pg_roles r ON r.oid = owner
+			WHERE rolname <> session_user AND NOT rolsuper ORDER BY object DESC LIMIT 1) f ON true`).Scan(&exists, &role, &object, &owner)
 	if err != nil {
 		return false, fmt.Errorf("looking for the state tables: %w", err)
+	}
+	if object != nil {
+		return false, &OwnerError{Object: *object, Owner: *owner, Role: role}
 	}
 	return exists, nil
 }

@@ -80,7 +80,7 @@ func (m *Migration) openRunOf(ctx context.Context) (*checkpoint.Run, error) {
 	if err != nil {
 		return nil, err
 	}
-	exists, err := checkpoint.Exists(ctx, m.control)
+	exists, err := m.stateExists(ctx)
 	if err != nil {
 		return nil, err
 	}

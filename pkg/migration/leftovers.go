@@ -134,7 +134,7 @@ func (m *Migration) leftovers(ctx context.Context) ([]Leftover, error) {
 
 // classify says of each leftover whose it is.
 func (m *Migration) classify(ctx context.Context, found []Leftover) error {
-	exists, err := checkpoint.Exists(ctx, m.control)
+	exists, err := m.stateExists(ctx)
 	if err != nil || !exists {
 		return err
 	}
@@ -236,7 +236,7 @@ func (m *Migration) dropRetired(ctx context.Context, names shadow.Names) error {
 // isDone tells whether the run's swap is committed: then the retired schema holds
 // what was the original.
 func (m *Migration) isDone(ctx context.Context, runID string) (bool, error) {
-	exists, err := checkpoint.Exists(ctx, m.control)
+	exists, err := m.stateExists(ctx)
 	if err != nil || !exists {
 		return false, err
 	}

@@ -51,7 +51,7 @@ func (m *Migration) lockTable(ctx context.Context) (err error) {
 // end the sessions that an earlier process of the run has left: none of them may
 // still commit anything.
 func (m *Migration) findRun(ctx context.Context, oid uint32) error {
-	exists, err := checkpoint.Exists(ctx, m.control)
+	exists, err := m.stateExists(ctx)
 	if err != nil || !exists {
 		return err
 	}
@@ -64,6 +64,18 @@ func (m *Migration) findRun(ctx context.Context, oid uint32) error {
 	}
 	m.target.found, err = checkpoint.UntidyRun(ctx, m.control, oid, Ended.String())
 	return err
+}
+
+// stateExists tells whether there are state tables, and refuses those of a role
+// whose code must not run with this session's rights.
+func (m *Migration) stateExists(ctx context.Context) (bool, error) {
+	exists, err := checkpoint.Exists(ctx, m.control)
+	var owner *checkpoint.OwnerError
+	if errors.As(err, &owner) {
+		return false, &shadow.Refusal{Check: "state tables", Reason: owner.Error(),
+			Remedy: fmt.Sprintf("log in as %s, which has run pgshadow in this database before; or drop schema pgshadow, when none of its runs is open and no retired table is kept", owner.Owner)}
+	}
+	return exists, err
 }
 
 // endStale ends the sessions of a run that this process does not have. The server
@@ -127,7 +139,7 @@ func (m *Migration) refuseSecond(ctx context.Context, oid uint32, holder int32) 
 		}
 	}
 	who := fmt.Sprintf("backend %d", holder)
-	if exists, err := checkpoint.Exists(ctx, m.control); err == nil && exists {
+	if exists, err := m.stateExists(ctx); err == nil && exists {
 		if open, err := checkpoint.OpenRun(ctx, m.control, oid); err == nil && open != nil {
 			who = fmt.Sprintf("run %s on host %s, process %d, since %s", open.ID, open.Owner.Host, open.Owner.PID, open.CreatedAt.Format("2006-01-02 15:04:05 MST"))
 		}

@@ -74,7 +74,7 @@ func Status(ctx context.Context, dsn, table string) (statuses []RunStatus, err e
 			return nil, err
 		}
 	}
-	exists, err := checkpoint.Exists(ctx, m.control)
+	exists, err := m.stateExists(ctx)
 	if err != nil || !exists {
 		return nil, err
 	}

@@ -1,9 +1,13 @@
 package e2e
 
 import (
+	"errors"
+	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/pgshadow/pgshadow/pkg/migration"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
 	"github.com/pgshadow/pgshadow/test/pgtest"
 )
 
@@ -65,5 +69,41 @@ func TestOwnersCodeRunsAsTheOwner(t *testing.T) {
 		if who != owner {
 			t.Errorf("the code in the %s ran as %s, want %s", what, who, owner)
 		}
+	}
+}
+
+// TestStateTablesOfAnotherRole: whoever may create schemas could lay out the state
+// tables with triggers or as views, before a superuser's first run. No command
+// touches them.
+func TestStateTablesOfAnotherRole(t *testing.T) {
+	t.Parallel()
+	for name, lay := range map[string]string{
+		"schema": "CREATE SCHEMA pgshadow AUTHORIZATION %s",
+		"tables": "CREATE SCHEMA pgshadow; GRANT ALL ON SCHEMA pgshadow TO %[1]s; SET ROLE %[1]s; CREATE VIEW pgshadow.command AS SELECT public.note('command') AS run_id; RESET ROLE",
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			db := createT(t)
+			other := db.Name + "_other"
+			db.Exec(t, "CREATE ROLE "+other+"; CREATE TABLE caught (what text); CREATE FUNCTION note(what text) RETURNS text LANGUAGE sql AS 'INSERT INTO public.caught VALUES (what) RETURNING what'")
+			t.Cleanup(func() { db.Exec(t, "DROP OWNED BY "+other+" CASCADE; DROP ROLE "+other) })
+			db.Exec(t, "GRANT CREATE ON DATABASE "+db.Name+" TO "+other+"; "+fmt.Sprintf(lay, other))
+			report, err := migration.Run(t.Context(), tableT(db, func(migration.Event) {}))
+			if report.ExitCode != 3 || report.Error.Check != "state tables" || !strings.Contains(err.Error(), other) {
+				t.Errorf("alter: %v", err)
+			}
+			_, status := migration.Status(t.Context(), db.DSN, "")
+			_, cleanup := migration.Cleanup(t.Context(), db.DSN, false)
+			_, command := migration.Command(t.Context(), db.DSN, "t", migration.CommandAbort, "")
+			for _, err := range []error{status, cleanup, command} {
+				var refusal *shadow.Refusal
+				if !errors.As(err, &refusal) || refusal.Check != "state tables" {
+					t.Errorf("not refused: %v", err)
+				}
+			}
+			if n := pgtest.Scalar[int](t, db, "SELECT count(*) FROM caught"); n != 0 {
+				t.Errorf("the trap was sprung %d times", n)
+			}
+		})
 	}
 }
