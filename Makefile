@@ -6,10 +6,10 @@ RACE = $(shell test "$$($(GO) env CGO_ENABLED)" = 1 && printf '\043include <stdl
 	| $$($(GO) env CC) -xc -fsyntax-only - 2>/dev/null && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test bench lint vet setup clean
+.PHONY: help build demo test test-faults bench lint vet setup clean
 
 help: ## print this list
-	@sed -n 's/^\([a-z]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
 
 build: ## build bin/pgshadow, a static binary
 	CGO_ENABLED=0 $(GO) build -trimpath -o bin/pgshadow ./cmd/pgshadow
@@ -19,6 +19,9 @@ demo: setup ## change a table under load, on a throwaway server, and watch
 
 test: setup ## run all tests, on throwaway servers
 	$(GO) test $(RACE) -timeout 40m -p 2 $(TESTFLAGS) ./...
+
+test-faults: setup ## break runs at every point in every way, and kill them at random
+	PGSHADOW_FAULTS=all $(GO) test -C test/fault $(RACE) -count=1 -timeout 40m $(TESTFLAGS)
 
 bench: setup ## measure
 	$(GO) run ./test/bench

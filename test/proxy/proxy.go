@@ -1,4 +1,5 @@
-// Package proxy is a TCP proxy to a PostgreSQL server that loses a client's connection around its COMMIT.
+// Package proxy is a TCP proxy to a PostgreSQL server that loses its clients' connections: one of them around its COMMIT,
+// or all of them at once.
 package proxy
 
 import (
@@ -6,6 +7,7 @@ import (
 	"errors"
 	"net"
 	"net/url"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -27,10 +29,13 @@ type Proxy struct {
 	server   string
 	listener net.Listener
 
-	mu    sync.Mutex
-	armed bool // the next COMMIT is the one
-	done  bool // the cut has been made
-	conns []net.Conn
+	mu       sync.Mutex
+	armed    bool // the next COMMIT is the one
+	swapOnly bool // if it is the swap's
+	away     bool // all connections are lost with it, and new ones refused
+	refusing bool
+	done     bool // the cut has been made
+	conns    []net.Conn
 }
 
 // New starts a proxy in front of the server of a DSN, for the length of the test, and returns the DSN that leads
@@ -59,20 +64,46 @@ func (p *Proxy) Arm() {
 	p.armed = true
 }
 
-// Done tells whether a connection has been cut.
+// ArmSwap makes the COMMIT of the swap the one that is cut: that of a session whose application_name ends in cutover, in
+// a transaction that has locked tables. With away every connection is lost with it, and new ones are refused until Allow.
+func (p *Proxy) ArmSwap(away bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.armed, p.swapOnly, p.away = true, true, away
+}
+
+// Done tells whether a connection has been cut at its COMMIT.
 func (p *Proxy) Done() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.done
 }
 
-func (p *Proxy) stop() {
-	_ = p.listener.Close() // there is nobody left to tell
+// Refuse ends every new connection at once, until Allow.
+func (p *Proxy) Refuse() { p.refuse(true) }
+
+// Allow lets new connections through again.
+func (p *Proxy) Allow() { p.refuse(false) }
+
+func (p *Proxy) refuse(refusing bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.refusing = refusing
+}
+
+// CutAll ends every connection that there is; both sides see it end.
+func (p *Proxy) CutAll() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, conn := range p.conns {
 		_ = conn.Close() // most are closed
 	}
+	p.conns = nil
+}
+
+func (p *Proxy) stop() {
+	_ = p.listener.Close() // there is nobody left to tell
+	p.CutAll()
 }
 
 func (p *Proxy) accept() {
@@ -86,49 +117,78 @@ func (p *Proxy) accept() {
 			_ = client.Close() // the client learns that much
 			continue
 		}
-		p.mu.Lock()
-		p.conns = append(p.conns, client, server)
-		p.mu.Unlock()
+		if !p.admit(client, server) {
+			_ = errors.Join(client.Close(), server.Close()) // refused
+			continue
+		}
 		l := &link{proxy: p, client: client, server: server}
 		go l.forward()
 		go l.back()
 	}
 }
 
-// take tells, once, that the COMMIT at hand is the one to be cut.
-func (p *Proxy) take() bool {
+func (p *Proxy) admit(conns ...net.Conn) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	cut := p.armed
-	p.armed, p.done = false, p.done || cut
+	if p.refusing {
+		return false
+	}
+	p.conns = append(p.conns, conns...)
+	return true
+}
+
+// take tells, once, that the COMMIT at hand is the one to be cut.
+func (p *Proxy) take(l *link) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	cut := p.armed && (!p.swapOnly || l.swapping)
+	if cut {
+		p.armed, p.done = false, true
+	}
 	return cut
+}
+
+// leave has the server away from now on, if that goes with the cut.
+func (p *Proxy) leave() {
+	p.mu.Lock()
+	away := p.away
+	p.refusing = p.refusing || away
+	p.mu.Unlock()
+	if away {
+		p.CutAll()
+	}
 }
 
 // link is one client's connection.
 type link struct {
 	proxy          *Proxy
 	client, server net.Conn
+	cutover        bool // by its application_name
+	swapping       bool // and in a transaction that has locked tables
 
 	mu         sync.Mutex
 	committing bool // the server's next answer is the COMMIT's
 }
 
 // forward passes on what the client says. On the loopback the few bytes of a
-// COMMIT come in one piece.
+// COMMIT, and of what begins a session, come in one piece.
 func (l *link) forward() {
 	buffer := make([]byte, 64<<10)
-	for {
+	for first := true; ; first = false {
 		n, err := l.client.Read(buffer)
 		if err != nil {
 			_ = l.server.Close() // the client has gone
 			return
 		}
-		if bytes.Contains(buffer[:n], []byte("commit\x00")) && l.proxy.take() {
+		l.follow(buffer[:n], first)
+		if bytes.Contains(buffer[:n], []byte("commit\x00")) && l.proxy.take(l) {
 			switch l.proxy.cut {
 			case Before:
+				l.proxy.leave()
 				_ = errors.Join(l.client.Close(), l.server.Close()) // the cut
 				return
 			case Unheard:
+				l.proxy.leave()
 				_ = l.client.Close() // the cut
 				return
 			case In, After:
@@ -141,6 +201,22 @@ func (l *link) forward() {
 	}
 }
 
+// follow learns whose connection it is, and whether it is in the swap's transaction.
+func (l *link) follow(said []byte, first bool) {
+	if first {
+		parameters := strings.Split(string(said), "\x00")
+		for i, name := range parameters[:len(parameters)-1] {
+			l.cutover = l.cutover || name == "application_name" && strings.HasSuffix(parameters[i+1], " cutover")
+		}
+	}
+	switch {
+	case bytes.Contains(said, []byte("rollback\x00")):
+		l.swapping = false
+	case l.cutover && bytes.Contains(said, []byte("LOCK TABLE ")):
+		l.swapping = true
+	}
+}
+
 // back passes on what the server says.
 func (l *link) back() {
 	buffer := make([]byte, 64<<10)
@@ -149,6 +225,9 @@ func (l *link) back() {
 		committed := l.isCommitting()
 		if n > 0 && (!committed || l.proxy.cut == After) {
 			_, _ = l.client.Write(buffer[:n]) // the client may have gone
+		}
+		if committed {
+			l.proxy.leave()
 		}
 		if err != nil || committed {
 			_ = l.client.Close() // the cut, or the server has gone

@@ -1,0 +1,185 @@
+package fault
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgshadow/pgshadow/pkg/migration"
+	"github.com/pgshadow/pgshadow/test/pgtest"
+	"github.com/pgshadow/pgshadow/test/workload"
+)
+
+// attempts is how often a run may have to be started again.
+const attempts = 3
+
+func (c *combination) tableOID() (oid uint32) {
+	c.t.Helper()
+	c.must(c.conn.QueryRow(c.ctx, "SELECT $1::regclass::oid", table).Scan(&oid))
+	return oid
+}
+
+// swapped tells whether the changed table is in place; it is all there, or nothing of it (INV-7).
+func (c *combination) swapped() bool {
+	c.t.Helper()
+	var place, recorded string
+	c.must(c.conn.QueryRow(c.ctx, `SELECT CASE WHEN $2::regclass = $1 THEN 'original ' ELSE 'changed ' END ||
+		string_agg(attname || ' ' || atttypid::regtype, ', ' ORDER BY attname) FROM pg_attribute
+		WHERE attrelid = $2::regclass AND attname IN ('id', 'added')`, c.oid, table).Scan(&place))
+	c.must(c.conn.QueryRow(c.ctx, "SELECT coalesce(to_regclass('pgshadow.run')::text, '')").Scan(&recorded))
+	done := 0
+	if recorded != "" {
+		c.must(c.conn.QueryRow(c.ctx, "SELECT count(*) FROM pgshadow.run WHERE outcome = 'done'").Scan(&done))
+	}
+	switch {
+	case place == "changed added integer, id bigint" && done == 1:
+		return true
+	case place == "original id integer" && done == 0:
+		return false
+	}
+	c.t.Fatalf("%s: the table in place is %s, and %d runs are recorded as done", c.pair, place, done)
+	return false
+}
+
+// judge holds what the process said of its end against what is.
+func (c *combination) judge() {
+	c.t.Helper()
+	c.gone()
+	report := c.child.report
+	if len(c.fault.ends) == 0 {
+		if report != nil {
+			c.t.Errorf("%s: the process was to be killed, and ended %s", c.pair, report.Outcome)
+		}
+		tally.end("killed")
+		return
+	}
+	if report == nil {
+		c.t.Fatalf("%s: the process ended without a report", c.pair)
+	}
+	if code := c.child.cmd.ProcessState.ExitCode(); code != report.ExitCode {
+		c.t.Errorf("%s: exit code %d, reported %d", c.pair, code, report.ExitCode)
+	}
+	tally.end(string(report.Outcome))
+	if report.Outcome != migration.Done && !slices.Contains(c.fault.ends, report.Outcome) {
+		c.t.Errorf("%s: the run is told to be %s", c.pair, report.Outcome)
+	}
+	c.truthful(*report)
+}
+
+// truthful fails unless what a report says of the table is so.
+func (c *combination) truthful(report migration.Report) {
+	c.t.Helper()
+	if told, is := report.Outcome == migration.Done, c.swapped(); told != is && report.Outcome != migration.Unknown {
+		c.t.Errorf("%s: the run is told to be %s, and that the swap is committed is %t", c.pair, report.Outcome, is)
+	}
+	if report.Outcome == migration.Aborted || report.Outcome == migration.Refused {
+		if left := c.left(); left != "" {
+			c.t.Errorf("%s: the run is told to be %s, and left %s", c.pair, report.Outcome, left)
+		}
+	}
+}
+
+// gone returns when the server has noticed that the process has.
+func (c *combination) gone() {
+	c.t.Helper()
+	var left string
+	c.must(c.poll("the run's sessions to end", func(ctx context.Context) (bool, error) {
+		err := c.conn.QueryRow(ctx, `SELECT coalesce(string_agg(application_name || ' ' || coalesce(state, '') || ' ' || coalesce(query, ''), ', '), '') FROM pg_stat_activity
+			WHERE datname = current_database() AND application_name LIKE 'pgshadow %'`).Scan(&left)
+		return left == "", err
+	}))
+}
+
+// left lists the artifacts of runs.
+func (c *combination) left() (artifacts string) {
+	c.t.Helper()
+	c.must(c.conn.QueryRow(c.ctx, `SELECT coalesce(string_agg(x, ', '), '') FROM (
+		SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'pgshadow\_%'
+		UNION ALL SELECT pubname::text FROM pg_publication
+		UNION ALL SELECT slot_name::text FROM pg_replication_slots WHERE database = current_database()) AS s(x)`).Scan(&artifacts))
+	return artifacts
+}
+
+// conclude brings the run to its end, or away with it, and holds the rows against the oracle.
+func (c *combination) conclude(before string) {
+	c.t.Helper()
+	ended := c.child.report != nil && c.child.report.Outcome == migration.Done && len(c.child.report.Warnings) == 0
+	changed := c.swapped()
+	switch {
+	case ended:
+	case changed || c.cleanup: // done but for what is left behind, or given up
+		c.cleanUp()
+	default:
+		c.resume()
+		changed = true
+	}
+	c.written() // the table takes writes
+	_, err := c.w.Stop(c.ctx)
+	c.must(err)
+	c.must(workload.Check(c.ctx, c.conn, c.spec, nil))
+	if c.swapped() != changed {
+		c.t.Errorf("%s: the table in place is not the right one", c.pair)
+	}
+	if changed {
+		c.onlyRetired()
+		return
+	}
+	if left := c.left(); left != "" {
+		c.t.Errorf("%s: cleanup left %s", c.pair, left)
+	}
+	if after := pgtest.Dump(c.t, c.db); after != before {
+		c.t.Errorf("%s: the database is not as before:\n%s\nbefore:\n%s", c.pair, after, before)
+	}
+}
+
+func (c *combination) onlyRetired() {
+	c.t.Helper()
+	if left := c.left(); !strings.HasSuffix(left, "_retired") || strings.Contains(left, ", ") {
+		c.t.Errorf("%s: left are %q, want the retired table's schema alone", c.pair, left)
+	}
+}
+
+func (c *combination) cleanUp() {
+	c.t.Helper()
+	leftovers, err := migration.Cleanup(c.ctx, c.db.DSN, false)
+	c.note(fmt.Sprintf("cleanup: %+v", leftovers))
+	c.must(err)
+	c.gone()
+}
+
+// resume runs the same change again until it is done.
+func (c *combination) resume() {
+	c.t.Helper()
+	for attempt := 1; ; attempt++ {
+		config := c.task.config()
+		config.DSN = c.db.DSN
+		config.Observer = migration.ObserverFunc(func(event migration.Event) {
+			c.note(fmt.Sprintf("again, %s: %+v", eventName(event), event))
+		})
+		report, err := migration.Run(c.ctx, config)
+		c.note(fmt.Sprintf("again: %s, %v", report.Outcome, err))
+		c.gone()
+		c.truthful(report)
+		if report.Outcome == migration.Done {
+			break
+		}
+		if attempt == attempts {
+			c.t.Fatalf("%s: the run was not done when started %d times more: %v", c.pair, attempts, err)
+		}
+	}
+	if c.fault.name == slotDropped && c.point.has&copied != 0 {
+		c.healed()
+	}
+}
+
+// healed fails unless the loss of the slot was seen, and made up for.
+func (c *combination) healed() {
+	c.t.Helper()
+	c.mu.Lock()
+	all := strings.Join(c.notes, "\n") + c.child.story()
+	c.mu.Unlock()
+	if !strings.Contains(all, "the full comparison found") {
+		c.t.Errorf("%s: nothing compared what the lost slot had missed", c.pair)
+	}
+}
