@@ -112,6 +112,9 @@ func (m *Migration) resolve(ctx context.Context) (oid uint32, err error) {
 	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
 	var parts, path []string
 	err = conn.QueryRow(ctx, "SELECT pg_catalog.parse_ident($1), pg_catalog.current_schemas(false)::pg_catalog.text[]", m.config.Table).Scan(&parts, &path)
+	if err != nil && !pg.IsData(err) {
+		return 0, fmt.Errorf("reading the name of the table: %w", err)
+	}
 	if err != nil || len(parts) > 2 {
 		return 0, &shadow.Refusal{Check: "table", Reason: fmt.Sprintf("--table %s is not a table's name", m.config.Table),
 			Remedy: `write [schema.]name, with double quotes around names that need them: 'public."Order Items"'`}

@@ -12,6 +12,9 @@ import (
 	"testing"
 )
 
+// commit is how a client says COMMIT.
+const commit = "commit\x00"
+
 // Cut is where, around the first COMMIT that comes by an armed proxy, the connection is lost.
 type Cut int
 
@@ -30,9 +33,10 @@ type Proxy struct {
 	listener net.Listener
 
 	mu       sync.Mutex
-	armed    bool // the next COMMIT is the one
-	swapOnly bool // if it is the swap's
-	away     bool // all connections are lost with it, and new ones refused
+	armed    bool   // the next that says text is the one
+	text     string // of a COMMIT, if nothing else was asked for
+	swapOnly bool   // if it is the swap's
+	away     bool   // all connections are lost with it, and new ones refused
 	refusing bool
 	done     bool // the cut has been made
 	conns    []net.Conn
@@ -50,7 +54,7 @@ func New(t testing.TB, dsn string, cut Cut) (*Proxy, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Proxy{cut: cut, server: target.Host, listener: listener}
+	p := &Proxy{cut: cut, server: target.Host, listener: listener, text: commit}
 	t.Cleanup(p.stop)
 	go p.accept()
 	target.Host = listener.Addr().String()
@@ -64,6 +68,13 @@ func (p *Proxy) Arm() {
 	p.armed = true
 }
 
+// ArmAt makes the next statement that contains the text the one that is cut, as a COMMIT would be.
+func (p *Proxy) ArmAt(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.armed, p.text = true, text
+}
+
 // ArmSwap makes the COMMIT of the swap the one that is cut: that of a session whose application_name ends in cutover, in
 // a transaction that has locked tables. With away every connection is lost with it, and new ones are refused until Allow.
 func (p *Proxy) ArmSwap(away bool) {
@@ -72,7 +83,7 @@ func (p *Proxy) ArmSwap(away bool) {
 	p.armed, p.swapOnly, p.away = true, true, away
 }
 
-// Done tells whether a connection has been cut at its COMMIT.
+// Done tells whether the connection has been cut for which the proxy was armed.
 func (p *Proxy) Done() bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -137,11 +148,11 @@ func (p *Proxy) admit(conns ...net.Conn) bool {
 	return true
 }
 
-// take tells, once, that the COMMIT at hand is the one to be cut.
-func (p *Proxy) take(l *link) bool {
+// take tells, once, that what is said is the one to be cut.
+func (p *Proxy) take(l *link, said []byte) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	cut := p.armed && (!p.swapOnly || l.swapping)
+	cut := p.armed && (!p.swapOnly || l.swapping) && bytes.Contains(said, []byte(p.text))
 	if cut {
 		p.armed, p.done = false, true
 	}
@@ -181,7 +192,7 @@ func (l *link) forward() {
 			return
 		}
 		l.follow(buffer[:n], first)
-		if bytes.Contains(buffer[:n], []byte("commit\x00")) && l.proxy.take(l) {
+		if l.proxy.take(l, buffer[:n]) {
 			switch l.proxy.cut {
 			case Before:
 				l.proxy.leave()
