@@ -21,7 +21,7 @@ import (
 
 const (
 	table = "orders"
-	rows  = 3000
+	rows  = 2500
 	// limit bounds a combination, far above what any takes.
 	limit = 3 * time.Minute
 	// writes is how many more of one kind of write a step waits for.

@@ -18,6 +18,7 @@ type lostCommit struct {
 // TestCommitCut loses the connection that runs the swap before, in and after its COMMIT. Whether it is committed is
 // told right, and that nobody knows when nobody can.
 func TestCommitCut(t *testing.T) {
+	t.Parallel()
 	for _, l := range []lostCommit{
 		{name: "in COMMIT, the server away", cut: proxy.In, away: true, committed: true}, // the longest ones first
 		{name: "before COMMIT, the server away", cut: proxy.Before, away: true},

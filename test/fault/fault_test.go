@@ -9,6 +9,7 @@ import (
 
 // TestFaults breaks a run at every point in every way, or in the few combinations of every day.
 func TestFaults(t *testing.T) {
+	t.Parallel()
 	chosen := few()
 	if all() {
 		chosen = pairs()

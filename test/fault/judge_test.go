@@ -60,6 +60,7 @@ func (c *combination) judge() {
 	if code := c.child.cmd.ProcessState.ExitCode(); code != report.ExitCode {
 		c.t.Errorf("%s: exit code %d, reported %d", c.pair, code, report.ExitCode)
 	}
+	c.t.Logf("the process ended %s", report.Outcome)
 	tally.end(string(report.Outcome))
 	if report.Outcome != migration.Done && !slices.Contains(c.fault.ends, report.Outcome) {
 		c.t.Errorf("%s: the run is told to be %s", c.pair, report.Outcome)
@@ -123,6 +124,7 @@ func (c *combination) conclude(before string) {
 	}
 	if changed {
 		c.onlyRetired()
+		c.healed()
 		return
 	}
 	if left := c.left(); left != "" {
@@ -168,14 +170,14 @@ func (c *combination) resume() {
 			c.t.Fatalf("%s: the run was not done when started %d times more: %v", c.pair, attempts, err)
 		}
 	}
-	if c.fault.name == slotDropped && c.point.has&copied != 0 {
-		c.healed()
-	}
 }
 
-// healed fails unless the loss of the slot was seen, and made up for.
+// healed fails unless the loss of a slot that had something to bring was seen, and made up for.
 func (c *combination) healed() {
 	c.t.Helper()
+	if c.fault.name != slotDropped || c.point.has&copied == 0 || c.point.has&swapped != 0 {
+		return
+	}
 	c.mu.Lock()
 	all := strings.Join(c.notes, "\n") + c.child.story()
 	c.mu.Unlock()

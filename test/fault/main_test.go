@@ -21,7 +21,7 @@ const (
 	// seedEnv repeats the random kills of another time.
 	seedEnv = "PGSHADOW_FAULTS_SEED"
 	// lanes is how many runs are broken at the same time; they mostly wait.
-	lanes = "4"
+	lanes = "6"
 )
 
 func TestMain(m *testing.M) {

@@ -45,7 +45,7 @@ func points() []point {
 		{name: "phase_finished:prepare#1", has: slot},
 		{name: "phase_started:copy#1", has: slot | stream, worker: "replay"},
 		{name: "throttled#1", stage: throttleCopy, has: slot | stream, worker: "copy _"},
-		{name: "throttled#2", stage: throttleOver, has: slot | stream, worker: "copy _"},
+		{name: "throttled#2", stage: throttleOver, has: slot | stream, worker: "checkpoint"},
 		{name: "chunk_copied#1", has: flowing, worker: "copy _"},
 		{name: "chunk_copied#3", has: flowing, worker: "copy _"},
 		{name: "phase_finished:copy#1", has: flowing, worker: "checkpoint"},

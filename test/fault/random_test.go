@@ -37,6 +37,7 @@ func seed(t *testing.T) uint64 {
 
 // TestRandomKills kills the process of a run at random moments, under load, again and again; the run ends well.
 func TestRandomKills(t *testing.T) {
+	t.Parallel()
 	runs := 1
 	if all() {
 		runs = 10
