@@ -17,12 +17,14 @@ import (
 
 	"github.com/pgshadow/pgshadow/pkg/migration"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
+	"github.com/pgshadow/pgshadow/pkg/verify"
 )
 
 // task is what a child process is to do.
 type task struct {
 	DSN          string
 	ThrottleFile string
+	Verify       verify.Mode
 	Holds        []string // the events to stop at
 	Change       *shadow.Change
 }
@@ -34,6 +36,7 @@ func (t task) config() migration.Config {
 		Parse: func(context.Context, string, []string, map[string]string) (*shadow.Change, error) {
 			return t.Change, nil
 		}}
+	config.Verify = t.Verify
 	config.Copy.ChunkTime = 20 * time.Millisecond
 	config.Throttle.File, config.Throttle.Interval = t.ThrottleFile, 50*time.Millisecond
 	return config

@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"os"
@@ -27,7 +28,9 @@ const (
 	// writes is how many more of one kind of write a step waits for.
 	writes = 2
 	// away is how long the network stays cut.
-	away         = 300 * time.Millisecond
+	away = 300 * time.Millisecond
+	// rate is how many transactions the writers make per second, all together.
+	rate         = 200
 	pollInterval = 20 * time.Millisecond
 )
 
@@ -74,8 +77,8 @@ func newCombination(t *testing.T, p pair, server *pgserver.Server) *combination 
 	c.oid = c.tableOID()
 	change, err := parsed()
 	c.must(err)
-	c.task = task{DSN: c.db.DSN, Change: change, ThrottleFile: filepath.Join(t.TempDir(), "throttle")}
-	c.w, err = workload.Start(ctx, c.db.DSN, c.spec, workload.Options{Writers: 2, Rate: 200, Reconnect: true})
+	c.task = task{DSN: c.db.DSN, Change: change, Verify: p.verify, ThrottleFile: filepath.Join(t.TempDir(), "throttle")}
+	c.w, err = workload.Start(ctx, c.db.DSN, c.spec, workload.Options{Writers: 2, Rate: cmp.Or(p.rate, rate), Reconnect: true})
 	c.must(err)
 	t.Cleanup(func() { _, _ = c.w.Stop(context.WithoutCancel(ctx)) }) // if it was not asked before
 	return c

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/pgshadow/pgshadow/pkg/migration"
+	"github.com/pgshadow/pgshadow/pkg/verify"
 	"github.com/pgshadow/pgshadow/test/pgserver"
 )
 
@@ -65,6 +66,9 @@ type pair struct {
 	point   point
 	fault   fault
 	cleanup bool // afterwards the run is not resumed but cleaned up
+	// verify is off in every other run: what a fault has lost, verification would find and mend.
+	verify verify.Mode
+	rate   float64 // of the writers; 0: the usual one
 }
 
 func (p pair) String() string { return p.fault.name + " at " + p.point.name }
@@ -78,7 +82,11 @@ func pairs() []pair {
 	for _, f := range faults() {
 		for _, p := range points() {
 			if f.may == nil || f.may(p) {
-				all = append(all, pair{point: p, fault: f, cleanup: len(all)%5 == 4 && f.name != slotDropped})
+				one := pair{point: p, fault: f, cleanup: len(all)%5 == 4 && f.name != slotDropped, verify: verify.Full}
+				if len(all)%2 == 0 && p.stage != throttleVerify {
+					one.verify = verify.Off
+				}
+				all = append(all, one)
 			}
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/pgshadow/pgshadow/pkg/migration"
+	"github.com/pgshadow/pgshadow/pkg/verify"
 	"github.com/pgshadow/pgshadow/test/pgserver"
 	"github.com/pgshadow/pgshadow/test/pgtest"
 )
@@ -19,6 +20,8 @@ const (
 	killsPerRun = 3
 	// longest is the latest moment of a kill, from the first event on: about as long as a run takes.
 	longest = 1500 * time.Millisecond
+	// randomRate has replay always some keys behind.
+	randomRate = 1000
 )
 
 // seed of the random moments: a new one each time, or that of seedEnv.
@@ -82,7 +85,7 @@ func crash(c *combination) { c.must(c.db.Server().Stop(pgserver.Immediate)) }
 // than the fault is checked all the same.
 func randomly(t *testing.T, f fault, server *pgserver.Server, random *rand.Rand, most int) (struck int) {
 	t.Helper()
-	c := newCombination(t, pair{fault: f, point: point{name: "a random moment"}}, server)
+	c := newCombination(t, pair{fault: f, point: point{name: "a random moment"}, verify: verify.Off, rate: randomRate}, server)
 	for struck < most && !c.swapped() {
 		c.start()
 		c.must(c.child.await(c.ctx, lineEvent, "phase_started:preflight#1"))
