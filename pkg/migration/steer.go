@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgshadow/pgshadow/cutover"
 	"github.com/pgshadow/pgshadow/pkg/checkpoint"
 	"github.com/pgshadow/pgshadow/pkg/pg"
 )
@@ -135,10 +136,14 @@ func (m *Migration) whileSteered(ctx context.Context, work func(ctx context.Cont
 	err := work(working)
 	stop()
 	steered := <-obeyed
-	if err != nil && steered != nil {
+	switch {
+	case errors.Is(err, cutover.ErrUnknown):
+		return errors.Join(err, steered) // nothing that was lost with it makes it known
+	case err != nil && steered != nil:
 		return steered // it is why work was cancelled
+	default:
+		return err
 	}
-	return err
 }
 
 // obey waits for commands and carries them out, until ctx ends (nil), the
