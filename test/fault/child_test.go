@@ -29,6 +29,9 @@ type task struct {
 	Change       *shadow.Change
 }
 
+// reconnectFor is how long a process tries to take its run up again; what is taken away from it comes back much sooner.
+const reconnectFor = time.Minute
+
 // config is the run, of a child or of this process.
 func (t task) config() migration.Config {
 	config := migration.Config{DSN: t.DSN, Table: table, Alters: alters,
@@ -36,7 +39,7 @@ func (t task) config() migration.Config {
 		Parse: func(context.Context, string, []string, map[string]string) (*shadow.Change, error) {
 			return t.Change, nil
 		}}
-	config.Verify = t.Verify
+	config.Verify, config.ReconnectFor = t.Verify, reconnectFor
 	config.Copy.ChunkTime = 20 * time.Millisecond
 	config.Throttle.File, config.Throttle.Interval = t.ThrottleFile, 50*time.Millisecond
 	return config

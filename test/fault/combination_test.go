@@ -13,6 +13,8 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgshadow/pgshadow/pkg/checkpoint"
+	"github.com/pgshadow/pgshadow/pkg/migration"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
 	"github.com/pgshadow/pgshadow/test/pgserver"
 	"github.com/pgshadow/pgshadow/test/pgtest"
@@ -217,7 +219,7 @@ func (c *combination) reach() {
 	case throttleOver:
 		c.throttle()
 		first = "throttled#1"
-	case throttleVerify, truncate:
+	case throttleVerify, steer, truncate:
 		first = "phase_started:verify#1"
 	case holdLock:
 		first = "phase_started:cutover#1"
@@ -246,6 +248,8 @@ func (c *combination) arrange() {
 	case throttleVerify:
 		c.throttle()
 		c.must(c.child.await(c.ctx, lineEvent, "throttled#1"))
+	case steer:
+		c.steer()
 	case truncate:
 		c.must(c.w.Truncate(c.ctx))
 	case holdLock:
@@ -275,6 +279,15 @@ func (c *combination) hold(sql string) {
 func (c *combination) throttle() {
 	c.t.Helper()
 	c.must(os.WriteFile(c.task.ThrottleFile, nil, 0o600))
+}
+
+// steer leaves a command for the run, as pgshadow set does, and does not wait for the answer.
+func (c *combination) steer() {
+	c.t.Helper()
+	var runID string
+	c.must(c.conn.QueryRow(c.ctx, "SELECT run_id FROM pgshadow.run WHERE ended_at IS NULL").Scan(&runID))
+	_, err := checkpoint.Issue(c.ctx, c.conn, runID, migration.CommandSet, "max-rows-per-second=1000000")
+	c.must(err)
 }
 
 // loseSlot has an earlier process of the run killed, and what it has not seen yet lost with the slot.

@@ -17,36 +17,56 @@ type fault struct {
 	name   string
 	may    func(p point) bool // happen there; nil: anywhere
 	strike func(c *combination)
-	// ends are the outcomes, beside done, with which the process may end; none: it is killed.
-	ends []migration.Outcome
+	ends   end
 }
 
-var stopped = []migration.Outcome{migration.Stopped}
+// end is how a process may end that a fault has struck.
+type end int
 
-// broken are the outcomes of a process that lost a session or the slot under its feet.
-var broken = []migration.Outcome{migration.Stopped, migration.Failed}
+const (
+	killed    end = iota // it says nothing any more
+	told                 // it was told to stop; too late, it is done
+	recovered            // it takes the run up again and is done, unless there was no run yet: then it stops
+	open                 // as the case itself says
+)
+
+// may tells whether a process may end with an outcome.
+func (p pair) may(outcome migration.Outcome) bool {
+	switch p.fault.ends {
+	case killed:
+		return false
+	case told:
+		return outcome == migration.Done || outcome == migration.Stopped
+	case recovered:
+		return outcome == migration.Done || outcome == migration.Stopped && p.point.has&record == 0
+	case open:
+		return true
+	default:
+		return false
+	}
+}
 
 func faults() []fault {
 	return []fault{
 		{name: "kill -9", strike: func(c *combination) { c.must(c.child.signal(syscall.SIGKILL)) }},
-		{name: "SIGTERM", ends: stopped, strike: func(c *combination) {
+		{name: "SIGTERM", ends: told, strike: func(c *combination) {
 			c.must(c.child.signal(syscall.SIGTERM))
 			c.must(c.child.await(c.ctx, lineCancelled))
 		}},
-		{name: "context cancelled", ends: stopped, strike: func(c *combination) {
+		{name: "context cancelled", ends: told, strike: func(c *combination) {
 			c.must(c.child.tell("cancel"))
 			c.must(c.child.await(c.ctx, lineCancelled))
 		}},
-		{name: "walsender terminated", may: at(stream), ends: broken, strike: func(c *combination) { c.terminate("stream") }},
-		{name: "control terminated", ends: broken, strike: func(c *combination) { c.terminate("control") }},
-		{name: "worker terminated", may: func(p point) bool { return p.worker != "" }, ends: broken,
+		{name: "walsender terminated", may: at(stream), ends: recovered, strike: func(c *combination) { c.terminate("stream") }},
+		{name: "control terminated", ends: recovered, strike: func(c *combination) { c.terminate("control") }},
+		{name: "worker terminated", may: func(p point) bool { return p.worker != "" }, ends: recovered,
 			strike: func(c *combination) { c.terminate(c.point.worker) }},
-		{name: connectionsCut, ends: broken, strike: func(c *combination) {
+		{name: connectionsCut, ends: recovered, strike: func(c *combination) {
 			c.proxy.Refuse()
 			c.proxy.CutAll()
 		}},
-		{name: serverStopped, ends: broken, strike: func(c *combination) { c.must(c.db.Server().Stop(pgserver.Immediate)) }},
-		{name: slotDropped, may: at(slot), ends: broken, strike: func(c *combination) { c.dropSlot() }},
+		{name: serverStopped, ends: recovered, strike: func(c *combination) { c.must(c.db.Server().Stop(pgserver.Immediate)) }},
+		{name: slotDropped, may: at(slot), ends: recovered, strike: func(c *combination) { c.dropSlot() }},
 	}
 }
 

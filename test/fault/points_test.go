@@ -26,44 +26,49 @@ type has int
 
 const (
 	nothing has = 0
-	slot    has = 1 << iota // there is a slot
+	record  has = 1 << iota // the run is recorded: it can be taken up again
+	slot                    // there is a slot
 	stream                  // and a walsender that uses it
 	copied                  // and rows in the shadow: a slot that is lost must be healed
 	swapped                 // the swap is committed
 )
 
 // flowing is what there is while the phases from copy to cutover run.
-const flowing = slot | stream | copied
+const flowing = begun | copied
+
+// begun is what there is when the stream flows and nothing is copied yet.
+const begun = record | slot | stream
 
 func points() []point {
 	return []point{
 		{name: "phase_started:preflight#1"},
 		{name: "phase_finished:preflight#1"},
 		{name: "phase_started:prepare#1"},
-		{name: "run_started#1"},
-		{name: "waiting#1", stage: openTransaction, worker: "slot"},
-		{name: "phase_finished:prepare#1", has: slot},
-		{name: "phase_started:copy#1", has: slot | stream, worker: "replay"},
-		{name: "throttled#1", stage: throttleCopy, has: slot | stream, worker: "copy _"},
-		{name: "throttled#2", stage: throttleOver, has: slot | stream, worker: "checkpoint"},
+		{name: "run_started#1", has: record},
+		{name: "waiting#1", stage: openTransaction, has: record, worker: "slot"},
+		{name: "phase_finished:prepare#1", has: record | slot},
+		{name: "phase_started:copy#1", has: begun, worker: "replay"},
+		{name: "throttled#1", stage: throttleCopy, has: begun, worker: "copy _"},
+		{name: "throttled#2", stage: throttleOver, has: begun, worker: "checkpoint"},
 		{name: "chunk_copied#1", has: flowing, worker: "copy _"},
 		{name: "chunk_copied#3", has: flowing, worker: "copy _"},
 		{name: "phase_finished:copy#1", has: flowing, worker: "checkpoint"},
 		{name: "phase_started:index#1", has: flowing, worker: "replay"},
-		{name: "phase_finished:index#1", has: flowing, worker: "progress"},
+		{name: "phase_finished:index#1", has: flowing, worker: "watch"},
 		{name: "phase_started:catch_up#1", has: flowing, worker: "replay"},
 		{name: "phase_finished:catch_up#1", has: flowing, worker: "checkpoint"},
 		{name: "phase_started:verify#1", has: flowing, worker: "replay"},
 		{name: "progressed:verify#1", stage: throttleVerify, has: flowing, worker: "verify _"},
+		{name: "steered#1", stage: steer, has: flowing, worker: "steer"},
 		{name: "restarted#1", stage: truncate, has: flowing, worker: "replay"},
 		{name: "phase_finished:verify#1", has: flowing, worker: "checkpoint"},
 		{name: "phase_started:cutover#1", has: flowing, worker: "replay"},
 		{name: "attempt_failed#1", stage: holdLock, has: flowing, worker: "cutover"},
 		{name: "swapped#1", has: flowing | swapped, worker: "replay"},
 		{name: "phase_finished:cutover#1", has: flowing | swapped, worker: "checkpoint"},
-		{name: "phase_started:clean_up#1", has: slot | swapped},
-		{name: "phase_finished:clean_up#1", has: swapped},
-		{name: "noted#1", stage: loseSlot},                                 // the slot is gone
+		{name: "phase_started:clean_up#1", has: record | slot | swapped},
+		{name: "phase_finished:clean_up#1", has: record | swapped},
+		{name: "noted#1", stage: loseSlot, has: record},                    // the slot is gone
 		{name: "noted#2", stage: loseSlot, has: flowing, worker: "replay"}, // the comparison has found what it missed
 	}
 }
@@ -77,6 +82,7 @@ const (
 	throttleCopy          // the throttle file is there from the start
 	throttleOver          // and goes
 	throttleVerify        // the throttle file comes in phase verify, which waits until the second's progress is told
+	steer                 // the operator sets something in phase verify
 	truncate              // the original is truncated in phase verify
 	holdLock              // a session holds a lock on the original during the first attempt
 	loseSlot              // an earlier process was killed in phase index, and the slot is lost
