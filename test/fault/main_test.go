@@ -43,11 +43,11 @@ type count struct {
 	mu             sync.Mutex
 	combinations   int
 	points, faults map[string]bool
-	kills, crashes int
+	random         map[string]int // kills, and what else came at random moments
 	ends           map[string]int // how the broken processes ended
 }
 
-var tally = count{points: map[string]bool{}, faults: map[string]bool{}, ends: map[string]int{}}
+var tally = count{points: map[string]bool{}, faults: map[string]bool{}, ends: map[string]int{}, random: map[string]int{}}
 
 func (c *count) combination(point, fault string) {
 	c.mu.Lock()
@@ -62,11 +62,10 @@ func (c *count) end(how string) {
 	c.ends[how]++
 }
 
-func (c *count) random(kills, crashes int) {
+func (c *count) struck(what string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.kills += kills
-	c.crashes += crashes
+	c.random[what]++
 }
 
 func (c *count) summary(passed bool) string {
@@ -76,6 +75,6 @@ func (c *count) summary(passed bool) string {
 	if !passed {
 		verdict = "NOT all passed"
 	}
-	return fmt.Sprintf("broken runs ended %v\nfault suite: %d combinations of %d points and %d faults, %d random kills, %d random server crashes: %s",
-		c.ends, c.combinations, len(c.points), len(c.faults), c.kills, c.crashes, verdict)
+	return fmt.Sprintf("broken runs ended %v\nfault suite: %d combinations of %d points and %d faults, %d random kills, %d random server stops, %d sessions terminated at random: %s",
+		c.ends, c.combinations, len(c.points), len(c.faults), c.random[kills], c.random[crashes], c.random[terminations], verdict)
 }

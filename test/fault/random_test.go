@@ -14,102 +14,141 @@ import (
 )
 
 const (
-	// killsPerRun is how often the process of one run is killed.
-	killsPerRun = 3
+	// perRun is how often one run is broken.
+	perRun = 3
 	// longest is the latest moment of a kill, from the first event on: about as long as a run takes.
 	longest = 1500 * time.Millisecond
 	// randomRate has replay always some keys behind.
 	randomRate = 1000
 )
 
-// seed of the random moments: a new one each time, or that of seedEnv.
-func seed(t *testing.T) uint64 {
+// seed of the random moments: a new one each time, or that of seedEnv. It is printed.
+func seed(t *testing.T, what string) uint64 {
 	t.Helper()
-	text := os.Getenv(seedEnv)
-	if text == "" {
-		return rand.Uint64()
+	seed := rand.Uint64()
+	if text := os.Getenv(seedEnv); text != "" {
+		var err error
+		if seed, err = strconv.ParseUint(text, 10, 64); err != nil {
+			t.Fatalf("reading %s: %v", seedEnv, err)
+		}
 	}
-	n, err := strconv.ParseUint(text, 10, 64)
-	if err != nil {
-		t.Fatalf("reading %s: %v", seedEnv, err)
-	}
-	return n
+	fmt.Printf("%s: %s=%d\n", what, seedEnv, seed)
+	return seed
 }
+
+// What comes at random moments.
+const (
+	kills        = "kill -9 at a random moment"
+	crashes      = "server stopped with immediate at a random moment"
+	terminations = "session terminated at a random moment"
+)
 
 // TestRandomKills kills the process of a run at random moments, under load, again and again; the run ends well.
 func TestRandomKills(t *testing.T) {
 	t.Parallel()
-	runs := 1
-	if all() {
-		runs = 10
-	}
-	first := seed(t)
-	fmt.Printf("random kills: %s=%d\n", seedEnv, first)
-	for i := range uint64(runs) {
-		t.Run(fmt.Sprint(i), func(t *testing.T) {
-			t.Parallel()
-			random := rand.New(rand.NewPCG(first, i))
-			for kills := 0; kills < killsPerRun; {
-				kills += randomly(t, fault{name: "kill -9 at random", strike: kill}, nil, random, killsPerRun-kills)
+	randomly(t, kills, func(t *testing.T, random *rand.Rand) {
+		for struck := 0; struck < perRun; {
+			c := newRandom(t, fault{name: kills}, nil)
+			for faster := false; struck < perRun && !faster; {
+				c.start()
+				c.must(c.child.await(c.ctx, lineEvent, "phase_started:preflight#1"))
+				if c.moment(random) {
+					c.must(c.child.signal(os.Kill))
+				}
+				c.must(c.child.wait(c.ctx))
+				if faster = c.child.report != nil; faster {
+					c.gone()
+					c.truthful(*c.child.report)
+				} else {
+					c.judge()
+					tally.struck(kills)
+					struck++
+				}
+				faster = faster || c.swapped()
 			}
-			tally.random(killsPerRun, 0)
-		})
-	}
+			c.conclude("")
+		}
+	})
 }
 
 // TestRandomCrashes stops the server with immediate at random moments, under load.
 func TestRandomCrashes(t *testing.T) {
-	crashes := 1
-	if all() {
-		crashes = 10
-	}
-	first := seed(t)
-	fmt.Printf("random crashes: %s=%d\n", seedEnv, first)
 	t.Parallel()
 	server := pgtest.NewServer(t, pgserver.Options{})
-	random := rand.New(rand.NewPCG(first, 0))
-	for done := 0; done < crashes; {
-		n := randomly(t, fault{name: serverStopped, ends: recovered, strike: crash}, server, random, 1)
-		done += n
-		tally.random(0, n)
+	random := rand.New(rand.NewPCG(seed(t, crashes), 0))
+	for struck, want := 0, times(1, 10); struck < want; {
+		c := newRandom(t, fault{name: serverStopped, ends: recovered}, server)
+		c.start()
+		c.must(c.child.await(c.ctx, lineEvent, "run_started#1"))
+		if c.moment(random) {
+			c.must(server.Stop(pgserver.Immediate))
+			c.mend()
+			tally.struck(crashes)
+			struck++
+		}
+		c.must(c.child.wait(c.ctx))
+		c.judge()
+		c.conclude("")
 	}
 }
 
-func kill(c *combination) { c.must(c.child.signal(os.Kill)) }
-
-func crash(c *combination) { c.must(c.db.Server().Stop(pgserver.Immediate)) }
-
-// randomly breaks one run up to so many times, then lets it end, and returns how often it did: a run that was faster
-// than the fault is checked all the same.
-func randomly(t *testing.T, f fault, server *pgserver.Server, random *rand.Rand, most int) (struck int) {
-	t.Helper()
-	c := newCombination(t, pair{fault: f, point: point{name: "a random moment", has: record}, verify: verify.Off, rate: randomRate}, server)
-	from := "phase_started:preflight#1"
-	if f.ends == recovered {
-		from = "run_started#1" // before, there is nothing to take up again
-	}
-	for struck < most && !c.swapped() {
+// TestRandomTerminations ends sessions of a run, any of them, at random moments, under load; the run recovers.
+func TestRandomTerminations(t *testing.T) {
+	t.Parallel()
+	randomly(t, terminations, func(t *testing.T, random *rand.Rand) {
+		c := newRandom(t, fault{name: terminations, ends: recovered}, nil)
 		c.start()
-		c.must(c.child.await(c.ctx, lineEvent, from))
-		moment := time.NewTimer(time.Duration(random.Int64N(int64(longest))))
-		hit := 0
-		select {
-		case <-moment.C:
-			f.strike(c)
-			c.mend()
-			hit = 1
-		case <-c.child.ended:
-			moment.Stop()
+		c.must(c.child.await(c.ctx, lineEvent, "run_started#1"))
+		for struck := 0; struck < perRun && c.moment(random); {
+			var ended []string
+			c.must(c.conn.QueryRow(c.ctx, `SELECT array_agg(application_name) FILTER (WHERE pg_terminate_backend(pid)) FROM (
+				SELECT pid, application_name FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pgshadow %'
+				ORDER BY md5(pid || $1) LIMIT 1) AS one`, fmt.Sprint(random.Uint64())).Scan(&ended))
+			c.note(fmt.Sprintf("terminated: %v", ended))
+			if len(ended) > 0 {
+				tally.struck(terminations)
+				struck++
+			}
 		}
 		c.must(c.child.wait(c.ctx))
-		if f.ends == killed && c.child.report != nil { // it was faster
-			c.gone()
-			c.truthful(*c.child.report)
-			break
-		}
 		c.judge()
-		struck += hit
+		c.conclude("")
+	})
+}
+
+// randomly breaks some runs side by side.
+func randomly(t *testing.T, what string, breakRun func(t *testing.T, random *rand.Rand)) {
+	t.Helper()
+	first := seed(t, what)
+	for i := range uint64(times(1, 10)) {
+		t.Run(fmt.Sprint(i), func(t *testing.T) {
+			t.Parallel()
+			breakRun(t, rand.New(rand.NewPCG(first, i)))
+		})
 	}
-	c.conclude("")
-	return struck
+}
+
+func times(few, many int) int {
+	if all() {
+		return many
+	}
+	return few
+}
+
+// newRandom is a run without verification: it would mend what is lost.
+func newRandom(t *testing.T, f fault, server *pgserver.Server) *combination {
+	t.Helper()
+	return newCombination(t, pair{fault: f, point: point{name: "no event", has: record}, verify: verify.Off, rate: randomRate}, server)
+}
+
+// moment waits for a random one, and tells whether the process has not ended before.
+func (c *combination) moment(random *rand.Rand) bool {
+	timer := time.NewTimer(time.Duration(random.Int64N(int64(longest))))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-c.child.ended:
+		return false
+	}
 }
