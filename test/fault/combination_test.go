@@ -226,13 +226,18 @@ func (c *combination) reach() {
 	case loseSlot:
 		c.loseSlot()
 	}
-	if first == "" {
-		c.start(c.point.name)
-	} else {
-		c.start(first, c.point.name)
+	// The barrier keeps the run from going on beside an event of another goroutine.
+	barrier := "phase_started:index#1"
+	if c.point.stage != throttleOver {
+		barrier = ""
+	}
+	c.start(first, c.point.name, barrier)
+	if first != "" {
 		c.must(c.child.await(c.ctx, lineHeld, first))
 		c.arrange()
-		c.must(c.child.tell("go " + first))
+		if c.point.stage != steer { // the command reaches the run while its phase is held
+			c.must(c.child.tell("go " + first))
+		}
 	}
 	c.must(c.child.await(c.ctx, lineHeld, c.point.name))
 }
