@@ -82,7 +82,11 @@ func newCombination(t *testing.T, p pair, server *pgserver.Server) *combination 
 	c.task = task{DSN: c.db.DSN, Change: change, Verify: p.verify, ThrottleFile: filepath.Join(t.TempDir(), "throttle")}
 	c.w, err = workload.Start(ctx, c.db.DSN, c.spec, workload.Options{Writers: 2, Rate: cmp.Or(p.rate, rate), Reconnect: true})
 	c.must(err)
-	t.Cleanup(func() { _, _ = c.w.Stop(context.WithoutCancel(ctx)) }) // if it was not asked before
+	t.Cleanup(func() { // if it was not asked before
+		stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWords)
+		defer cancel()
+		_, _ = c.w.Stop(stopping)
+	})
 	return c
 }
 
