@@ -88,6 +88,9 @@ func (m *Migration) open(ctx context.Context) (*live, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !slot.Exists || slot.Lost {
+		return nil, fmt.Errorf("streaming from slot %q: %w", m.run.names.Slot(), errSlotGone)
+	}
 	committed, err := m.run.store.Chunks(ctx, m.control, m.run.plan.Key)
 	if err != nil {
 		return nil, err
@@ -105,6 +108,9 @@ func (m *Migration) open(ctx context.Context) (*live, error) {
 	}
 	l.stream, err = replication.Open(ctx, m.db, m.streamConfig(slot.Confirmed), l.Set)
 	if err != nil {
+		if pg.Is(err, pg.UndefinedObject, pg.NotInPrerequisiteState) {
+			err = fmt.Errorf("%w: %w", errSlotGone, err)
+		}
 		return nil, errors.Join(err, pg.Close(ctx, conn))
 	}
 	l.Replayer = replay.New(m.run.plan, l.Set, conn, l, l.stream)

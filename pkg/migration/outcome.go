@@ -66,7 +66,7 @@ func outcomeOf(err error) Outcome {
 		return Refused
 	case definite(err):
 		return Aborted
-	case errors.As(err, &attempts), errors.Is(err, context.Canceled), pg.IsConnection(err):
+	case errors.As(err, &attempts), errors.Is(err, context.Canceled), errors.Is(err, errSlotGone), pg.IsConnection(err):
 		return Stopped
 	default:
 		return Failed
@@ -94,7 +94,7 @@ func definite(err error) bool {
 func transient(err error, takingUp bool) bool {
 	switch outcomeOf(err) {
 	case Stopped:
-		return pg.IsConnection(err)
+		return pg.IsConnection(err) || errors.Is(err, errSlotGone)
 	case Failed, Refused:
 		return takingUp
 	case Done, Aborted, Unknown:
@@ -110,3 +110,7 @@ var errNotRemoved = errors.New("not everything that the run made could be remove
 // errRemoved says that somebody ended the run while this process had lost its
 // connection, and with it the table's lock.
 var errRemoved = errors.New("the run was removed by somebody else while the connection was lost")
+
+// errSlotGone says that the slot went while the run was being taken up, or before
+// its stream began. Taking it up anew makes another one and heals.
+var errSlotGone = errors.New("the slot is gone or lost")

@@ -46,6 +46,7 @@ func TestOutcomes(t *testing.T) {
 		"attempts used up":            {&cutover.AttemptsError{Attempts: 3, Last: errors.New("no lock")}, Stopped, 5},
 		"a signal":                    {context.Canceled, Stopped, 5},
 		"a connection lost":           {io.ErrUnexpectedEOF, Stopped, 5},
+		"a slot that is gone":         {errSlotGone, Stopped, 5},
 		"a server that stops":         {serverError("57P01"), Stopped, 5},
 		"an unknown outcome":          {cutover.ErrUnknown, Unknown, 6},
 		"a privilege that is missing": {serverError("42501"), Failed, 1},

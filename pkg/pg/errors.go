@@ -21,6 +21,8 @@ const (
 	InvalidSchemaName  = "3F000"
 	ObjectInUse        = "55006"
 	InsufficientRights = "42501"
+
+	NotInPrerequisiteState = "55000"
 )
 
 // Server returns the server's own error behind err, or nil.

@@ -27,7 +27,6 @@ const (
 	killed    end = iota // it says nothing any more
 	told                 // it was told to stop; too late, it is done
 	recovered            // it takes the run up again and is done, unless there was no run yet: then it stops
-	missed               // as recovered; but a slot that is gone before the stream begins is no lost connection: it fails
 	open                 // as the case itself says
 )
 
@@ -40,8 +39,6 @@ func (p pair) may(outcome migration.Outcome) bool {
 		return outcome == migration.Done || outcome == migration.Stopped
 	case recovered:
 		return outcome == migration.Done || outcome == migration.Stopped && p.point.has&record == 0
-	case missed:
-		return outcome == migration.Done || outcome == migration.Failed && p.point.has&stream == 0
 	case open:
 		return true
 	default:
@@ -69,7 +66,7 @@ func faults() []fault {
 			c.proxy.CutAll()
 		}},
 		{name: serverStopped, ends: recovered, strike: func(c *combination) { c.must(c.db.Server().Stop(pgserver.Immediate)) }},
-		{name: slotDropped, may: at(slot), ends: missed, strike: func(c *combination) { c.dropSlot() }},
+		{name: slotDropped, may: at(slot), ends: recovered, strike: func(c *combination) { c.dropSlot() }},
 	}
 }
 
