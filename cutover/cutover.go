@@ -60,12 +60,17 @@ type Pacer interface {
 // Fencer emits a fence and waits until it has come out of the stream (INV-5).
 type Fencer interface {
 	Fence(ctx context.Context) (time.Duration, error)
+	// Locked tells whether a backend of the server whose stream this is has a table
+	// in ACCESS EXCLUSIVE mode.
+	Locked(ctx context.Context, backend int32, table uint32) (bool, error)
 }
 
 // Guard is what else must hold before an attempt, and under the lock.
 type Guard interface {
 	// Await blocks while the operator wants no attempt.
 	Await(ctx context.Context) error
+	// Wanted tells, right before the lock is taken, whether the attempt still is.
+	Wanted() bool
 	// Unchanged returns an error when the original is no longer what was planned for.
 	Unchanged(ctx context.Context, tx pgx.Tx) error
 	// Compare compares the rows that verification left in doubt.
@@ -260,6 +265,9 @@ func (c *Cutover) once(ctx context.Context, conn *pgx.Conn) (Report, error) {
 	// Asked while replay rests: what it was at work on has left the dirty set, and
 	// what came meanwhile is in it.
 	err := c.forecast()
+	if err == nil && !c.guard.Wanted() {
+		err = &notYetError{"the operator has taken it back"}
+	}
 	if err == nil {
 		report, err = c.swap(ctx, conn)
 	}

@@ -77,7 +77,36 @@ func TestLockTimeout(t *testing.T) {
 
 type fenceFunc func(ctx context.Context) (time.Duration, error)
 
-func (f fenceFunc) Fence(ctx context.Context) (time.Duration, error) { return f(ctx) }
+func (f fenceFunc) Fence(ctx context.Context) (time.Duration, error)    { return f(ctx) }
+func (f fenceFunc) Locked(context.Context, int32, uint32) (bool, error) { return true, nil }
+
+// elsewhere is a stream of another server than the cutover's sessions are on.
+type elsewhere struct{ Fencer }
+
+func (elsewhere) Locked(context.Context, int32, uint32) (bool, error) { return false, nil }
+
+// TestSwapOnAnotherServer: the fence proves nothing for a lock that is held
+// somewhere else, as after a failover that the stream has not noticed.
+func TestSwapOnAnotherServer(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, pgtest.New(t), rows, toBigint)
+	r.fencer = elsewhere{r.fencer}
+	if _, err := r.run(t); !pg.IsConnection(err) || !strings.Contains(err.Error(), "not on the server whose changes are read") {
+		t.Errorf("Run returned %v", err)
+	}
+	r.requireInPlace(t)
+}
+
+// TestAttemptTakenBack: right before the lock the operator wants it no more.
+func TestAttemptTakenBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, pgtest.New(t), rows, toBigint)
+	asked := 0
+	r.wanted = func() bool { asked++; return asked > 2 }
+	_, err := r.run(t)
+	r.requireSwapped(t, err)
+	r.requireReason(t, "taken it back")
+}
 
 // TestOverBudget: what takes too long under the lock is cancelled on the server
 // and rolled back.

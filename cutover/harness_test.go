@@ -23,6 +23,7 @@ var toBigint = shadow.Change{Alters: []string{"ALTER COLUMN id TYPE bigint"}}
 
 // hooks stand in for what a run checks and records under the lock.
 type hooks struct {
+	wanted                     func() bool
 	await                      func(context.Context) error
 	unchanged, compare, record func(ctx context.Context, tx pgx.Tx) error
 }
@@ -33,6 +34,8 @@ func call(hook func(context.Context, pgx.Tx) error, ctx context.Context, tx pgx.
 	}
 	return hook(ctx, tx)
 }
+
+func (h *hooks) Wanted() bool { return h.wanted == nil || h.wanted() }
 
 func (h *hooks) Await(ctx context.Context) error {
 	if h.await == nil {

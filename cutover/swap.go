@@ -75,6 +75,9 @@ func (c *Cutover) takeLock(ctx context.Context, tx pgx.Tx) error {
 // underLock does everything between LOCK and COMMIT and returns the
 // transaction's id.
 func (c *Cutover) underLock(ctx context.Context, tx pgx.Tx, report *Report) (xid uint64, err error) {
+	if err := c.sameServer(ctx, tx); err != nil {
+		return 0, err
+	}
 	fence, err := c.fencer.Fence(ctx)
 	if err != nil {
 		return 0, err
@@ -105,6 +108,23 @@ func (c *Cutover) underLock(ctx context.Context, tx pgx.Tx, report *Report) (xid
 		return 0, fmt.Errorf("reading the swap's transaction id: %w", err)
 	}
 	return strconv.ParseUint(text, 10, 64)
+}
+
+// sameServer makes sure that the lock is held on the server whose stream is fenced:
+// after a failover a connection string may lead to another one than it did.
+func (c *Cutover) sameServer(ctx context.Context, tx pgx.Tx) error {
+	var backend int32
+	if err := tx.QueryRow(ctx, "SELECT pg_catalog.pg_backend_pid()").Scan(&backend); err != nil {
+		return fmt.Errorf("asking for the swap's own backend: %w", err)
+	}
+	locked, err := c.fencer.Locked(ctx, backend, c.plan.Original.OID)
+	if err != nil {
+		return err
+	}
+	if !locked {
+		return fmt.Errorf("the swap's session is not on the server whose changes are read, as after a failover: %w", pg.ErrSessionLost)
+	}
+	return nil
 }
 
 // commit commits and, when the connection dies in it, finds out what became of

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/jackc/pglogrepl"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgshadow/pgshadow/pkg/pg"
@@ -74,6 +75,41 @@ func (s *Stream) Fence(ctx context.Context) (time.Duration, error) {
 		return 0, err
 	}
 	return fence.Wait(ctx)
+}
+
+// Locked tells whether a backend of the server whose stream this is has a table in
+// ACCESS EXCLUSIVE mode.
+func (s *Stream) Locked(ctx context.Context, backend int32, table uint32) (locked bool, err error) {
+	f := s.fences
+	f.sending.Lock()
+	defer f.sending.Unlock()
+	if f.session == nil {
+		return false, fmt.Errorf("looking for a lock: no fence was emitted: %w", pg.ErrSessionLost)
+	}
+	err = f.session.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_catalog.pg_locks
+		WHERE pid = $1 AND relation = $2 AND mode = 'AccessExclusiveLock' AND granted)`, backend, table).Scan(&locked)
+	if err != nil {
+		return false, fmt.Errorf("looking for the lock of backend %d: %w", backend, err)
+	}
+	return locked, nil
+}
+
+// Identify returns the system identifier and the timeline of the server.
+func Identify(ctx context.Context, db *pg.Database) (server string, err error) {
+	conn, err := db.ConnectReplication(ctx, "identify")
+	if err != nil {
+		return "", err
+	}
+	defer func() {
+		closing, cancel := pg.Cleanup(ctx)
+		defer cancel()
+		err = errors.Join(err, conn.Close(closing))
+	}()
+	system, err := pglogrepl.IdentifySystem(ctx, conn)
+	if err != nil {
+		return "", fmt.Errorf("identifying the server: %w", err)
+	}
+	return fmt.Sprintf("%s/%d", system.SystemID, system.Timeline), nil
 }
 
 func (f *fences) emit(ctx context.Context) (string, chan struct{}, error) {

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgshadow/pgshadow/pkg/keyset"
 	"github.com/pgshadow/pgshadow/pkg/pg"
@@ -34,7 +35,8 @@ type Run struct {
 	UpdatedAt time.Time
 	EndedAt   *time.Time // nil while the run is open
 	Outcome   string
-	Heal      bool // changes were missed: a full comparison is due
+	Heal      bool   // changes were missed: a full comparison is due
+	Server    string // system identifier and timeline of the slot's server; empty before there is a slot
 	Steering  json.RawMessage
 	Progress  json.RawMessage // null before the first checkpoint
 }
@@ -90,7 +92,8 @@ func Init(ctx context.Context, tx pgx.Tx) error {
 	if _, err := tx.Exec(ctx, stateSQL); err != nil {
 		return fmt.Errorf("creating the state tables in schema pgshadow: %w", err)
 	}
-	return nil
+	_, err = Exists(ctx, tx.Conn()) // somebody else may have made the schema meanwhile
+	return err
 }
 
 // Store writes the rows of one run.
@@ -110,7 +113,7 @@ func Create(ctx context.Context, tx pgx.Tx, run Run) error {
 	return nil
 }
 
-const runColumns = `run_id, table_oid, table_title, table_name, change, phase, coalesce(plan, 'null'), host, pid, created_at, updated_at, ended_at, coalesce(outcome, ''), heal, steering, coalesce(progress, 'null')`
+const runColumns = `run_id, table_oid, table_title, table_name, change, phase, coalesce(plan, 'null'), host, pid, created_at, updated_at, ended_at, coalesce(outcome, ''), heal, coalesce(server, ''), steering, coalesce(progress, 'null')`
 
 // Runs lists the runs of the database, the newest first. openOnly leaves out
 // those that have ended.
@@ -126,7 +129,7 @@ func runs(ctx context.Context, conn *pgx.Conn, condition string, args ...any) ([
 	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Run, error) {
 		var r Run
 		err := row.Scan(&r.ID, &r.TableOID, &r.Table, &r.TableName, &r.Change, &r.Phase, &r.Plan, &r.Owner.Host, &r.Owner.PID,
-			&r.CreatedAt, &r.UpdatedAt, &r.EndedAt, &r.Outcome, &r.Heal, &r.Steering, &r.Progress)
+			&r.CreatedAt, &r.UpdatedAt, &r.EndedAt, &r.Outcome, &r.Heal, &r.Server, &r.Steering, &r.Progress)
 		return r, err
 	})
 	if err != nil {
@@ -138,6 +141,11 @@ func runs(ctx context.Context, conn *pgx.Conn, condition string, args ...any) ([
 // OpenRun returns the open run of a table, or nil.
 func OpenRun(ctx context.Context, conn *pgx.Conn, table uint32) (*Run, error) {
 	return first(runs(ctx, conn, "ended_at IS NULL AND table_oid = $1", table))
+}
+
+// FindRun returns a run by its id, open or not, or nil.
+func FindRun(ctx context.Context, conn *pgx.Conn, runID string) (*Run, error) {
+	return first(runs(ctx, conn, "run_id = $1", runID))
 }
 
 // UntidyRun returns the run whose swap put the table in place and which was not
@@ -195,8 +203,21 @@ func (s *Store) SetPhase(ctx context.Context, conn *pgx.Conn, phase string, owne
 	return nil
 }
 
+// SetServer keeps which server the slot was made on.
+func (s *Store) SetServer(ctx context.Context, conn *pgx.Conn, server string) error {
+	if _, err := conn.Exec(ctx, "UPDATE pgshadow.run SET server = $2, updated_at = pg_catalog.now() WHERE run_id = $1", s.runID, server); err != nil {
+		return fmt.Errorf("recording the server of run %s: %w", s.runID, err)
+	}
+	return nil
+}
+
+// Querier is a session or a transaction.
+type Querier interface {
+	Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error)
+}
+
 // SetSteering keeps what the operator has asked for.
-func (s *Store) SetSteering(ctx context.Context, conn *pgx.Conn, steering any) error {
+func (s *Store) SetSteering(ctx context.Context, conn Querier, steering any) error {
 	document, err := json.Marshal(steering)
 	if err != nil {
 		return fmt.Errorf("encoding what the operator of run %s asked for: %w", s.runID, err)
@@ -235,9 +256,13 @@ func (s *Store) End(ctx context.Context, conn *pgx.Conn, outcome, detail string)
 // EndIn closes the run in the transaction of the swap, which puts the table result
 // in place.
 func (s *Store) EndIn(ctx context.Context, tx pgx.Tx, outcome string, result uint32) error {
-	_, err := tx.Exec(ctx, "UPDATE pgshadow.run SET ended_at = pg_catalog.now(), updated_at = pg_catalog.now(), outcome = $2, result_oid = $3 WHERE run_id = $1", s.runID, outcome, result)
+	tag, err := tx.Exec(ctx, `UPDATE pgshadow.run SET ended_at = pg_catalog.now(), updated_at = pg_catalog.now(), outcome = $2, result_oid = $3
+		WHERE run_id = $1 AND ended_at IS NULL`, s.runID, outcome, result)
 	if err != nil {
 		return fmt.Errorf("recording the end of run %s: %w", s.runID, err)
+	}
+	if tag.RowsAffected() != 1 {
+		return fmt.Errorf("recording the end of run %s: it has been ended by somebody else", s.runID)
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ CREATE TABLE IF NOT EXISTS pgshadow.run (
   heal        boolean NOT NULL DEFAULT false, -- changes were missed: a full comparison is due
   steering    jsonb NOT NULL DEFAULT '{}',    -- what the operator has asked for, and a resumed process keeps to
   progress    jsonb,                          -- how far the run was at updated_at
+  server      text,                           -- system identifier and timeline of the slot's server
   result_oid  oid,                            -- the new table, once the swap is committed
   host        text NOT NULL,
   pid         int NOT NULL,

@@ -22,7 +22,7 @@ func (m *Migration) tidy(ctx context.Context) {
 		return
 	}
 	err = m.onControl(ctx, func(ctx context.Context) error {
-		return m.run.store.SetPhase(ctx, m.control, Ended.String(), m.owner())
+		return m.setPhase(ctx, Ended.String())
 	})
 	if err != nil {
 		m.report.Warnings = append(m.report.Warnings, err.Error())
@@ -69,8 +69,8 @@ func (m *Migration) onControl(ctx context.Context, work func(ctx context.Context
 		if err := pause(ctx, reconnectMin); err != nil {
 			return err
 		}
-		if lost := m.renewControl(ctx); lost != nil && !pg.IsConnection(lost) {
-			return errors.Join(err, lost)
+		if lost := m.renewControl(ctx); lost != nil {
+			m.config.Observer.Observe(Waiting{For: "another control session", Reason: lost.Error()})
 		}
 	}
 }
@@ -85,11 +85,13 @@ func (m *Migration) renewControl(ctx context.Context) error {
 	if err != nil {
 		return err // the lost one stays, so that the next use of it says so
 	}
-	m.control = conn
+	m.control, m.recovery.lost = conn, m.recovery.control
 	held, holder, err := pg.TryLock(ctx, conn, m.target.table.OID)
-	if err == nil && !held {
-		return m.refuseSecond(ctx, m.target.table.OID, holder)
+	if err != nil || !held {
+		// Without the lock the session is of no use: the next use of it says so.
+		return errors.Join(err, m.refuseSecond(ctx, m.target.table.OID, holder), pg.Close(ctx, conn))
 	}
+	m.recovery.control, err = pg.LoadBackend(ctx, conn, holder)
 	return err
 }
 
@@ -101,6 +103,9 @@ func (m *Migration) remove(ctx context.Context, names shadow.Names, detail strin
 	open, err := checkpoint.NewStore(names.RunID).Claim(ctx, m.control)
 	if err != nil {
 		return err
+	}
+	if outcome, ended, err := checkpoint.NewStore(names.RunID).LoadEnd(ctx, m.control); !open && err == nil && ended && outcome == string(Aborted) {
+		return nil // it was removed, and the connection lost before that was known
 	}
 	if !open {
 		return fmt.Errorf("removing the artifacts of run %s: it has ended meanwhile; see pgshadow cleanup --dry-run", names.RunID)

@@ -158,7 +158,7 @@ func (m *Migration) runBuild(ctx context.Context, name string, statements []shad
 	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
 	err = pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error { return execBuild(ctx, tx, statements) })
 	if err != nil {
-		return fmt.Errorf("building index %q: %w", name, err)
+		return shadow.Rejected(fmt.Errorf("building index %q: %w", name, err))
 	}
 	return nil
 }
@@ -185,7 +185,7 @@ func (m *Migration) finishShadow(ctx context.Context) (err error) {
 		return err
 	}
 	if _, err := conn.Exec(ctx, "VACUUM (ANALYZE) "+m.run.names.Shadow()); err != nil {
-		return fmt.Errorf("vacuuming and analyzing the shadow: %w", err)
+		return shadow.Rejected(fmt.Errorf("vacuuming and analyzing the shadow: %w", err))
 	}
 	return nil
 }

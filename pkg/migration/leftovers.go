@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -132,6 +133,12 @@ func (m *Migration) leftovers(ctx context.Context) ([]Leftover, error) {
 	return found, m.classify(ctx, found)
 }
 
+// leftOf tells whether any artifact of a run is there.
+func (m *Migration) leftOf(ctx context.Context, runID string) (bool, error) {
+	all, err := m.leftovers(ctx)
+	return slices.ContainsFunc(all, func(l Leftover) bool { return l.RunID == runID }), err
+}
+
 // classify says of each leftover whose it is.
 func (m *Migration) classify(ctx context.Context, found []Leftover) error {
 	exists, err := m.stateExists(ctx)
@@ -193,13 +200,19 @@ func (m *Migration) removeLeftover(ctx context.Context, leftover Leftover, detai
 	if err != nil {
 		return err
 	}
+	tidied := func(err error) error {
+		if err != nil {
+			return err
+		}
+		return checkpoint.NewStore(leftover.RunID).SetPhase(ctx, m.control, Ended.String(), m.owner())
+	}
 	switch {
 	case leftover.State == unfinished:
 		return m.remove(ctx, names, detail)
 	case leftover.State == retired:
-		return m.dropRetired(ctx, names)
+		return tidied(m.dropRetired(ctx, names))
 	case done:
-		return errors.Join(m.dropReplication(ctx, names), m.dropSchema(ctx, names.ShadowSchema(), "RESTRICT"))
+		return tidied(errors.Join(m.dropReplication(ctx, names), m.dropSchema(ctx, names.ShadowSchema(), "RESTRICT")))
 	default:
 		// No record says what this is: a schema that holds a table may hold the
 		// only copy of what was the original, and stays.

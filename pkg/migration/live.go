@@ -44,6 +44,11 @@ func (l *live) Watermarks() (low, high keyset.Watermark) { return l.chunks.Load(
 // Fence emits a fence and waits until it has come out of the stream.
 func (l *live) Fence(ctx context.Context) (time.Duration, error) { return l.stream.Fence(ctx) }
 
+// Locked tells whether a backend of the stream's server has a table exclusively.
+func (l *live) Locked(ctx context.Context, backend int32, table uint32) (bool, error) {
+	return l.stream.Locked(ctx, backend, table)
+}
+
 // whileStreaming runs work while the stream is read, replayed and confirmed. It
 // is the one place that starts those and joins them. When one of them fails, work
 // is cancelled and their error is the one returned.

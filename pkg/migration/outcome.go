@@ -53,6 +53,7 @@ func outcomeOf(err error) Outcome {
 	var syntax *shadow.SyntaxError
 	var attempts *cutover.AttemptsError
 	var lost *lostError
+	var taken *takenError
 	switch {
 	case err == nil:
 		return Done
@@ -60,7 +61,7 @@ func outcomeOf(err error) Outcome {
 		return Unknown
 	case errors.Is(err, errNotRemoved):
 		return Failed
-	case errors.As(err, &lost):
+	case errors.As(err, &lost), errors.As(err, &taken):
 		return Stopped
 	case errors.As(err, &refusal), errors.As(err, &refusals), errors.As(err, &syntax):
 		return Refused
@@ -80,10 +81,11 @@ func definite(err error) bool {
 	var data *copier.DataError
 	var conflict *replay.ConflictError
 	var mismatch *verify.MismatchError
+	var rejected *shadow.RejectedError
 	var abort *AbortError
 	var wal *WALError
 	return errors.As(err, &data) || errors.As(err, &conflict) || errors.As(err, &mismatch) || errors.As(err, &abort) || errors.As(err, &wal) ||
-		errors.Is(err, replication.ErrChanged) || errors.Is(err, errRemoved) || pg.IsData(err)
+		errors.Is(err, replication.ErrChanged) || errors.Is(err, errRemoved) || errors.As(err, &rejected)
 }
 
 // transient tells the errors after which the run is worth taking up again in this
@@ -92,6 +94,10 @@ func definite(err error) bool {
 // starts, a standby that is about to be promoted, a lock that the server still
 // holds for the session that was lost.
 func transient(err error, takingUp bool) bool {
+	var taken *takenError
+	if errors.As(err, &taken) {
+		return false
+	}
 	switch outcomeOf(err) {
 	case Stopped:
 		return pg.IsConnection(err) || errors.Is(err, errSlotGone)

@@ -2,6 +2,7 @@ package migration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 	"github.com/pgshadow/pgshadow/pkg/keyset"
 	"github.com/pgshadow/pgshadow/pkg/pg"
 	"github.com/pgshadow/pgshadow/pkg/schema"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
 	"github.com/pgshadow/pgshadow/pkg/verify"
 	"github.com/pgshadow/pgshadow/replication/replay"
 )
@@ -74,14 +76,12 @@ func (m *Migration) compare(ctx context.Context, l *live, mode verify.Mode) (ver
 	tuned := &tuning{m}
 	v := verify.New(verify.Config{Mode: mode, Workers: tuned.Workers()}, m.run.plan, m.asOwner, copier.NewCutter(m.run.plan, tuned.ChunkTime), l, m.throttle)
 	m.progress.verifying(v)
-	return v.Run(ctx)
+	report, err := v.Run(ctx)
+	return report, shadow.Rejected(err)
 }
 
 // cutOver swaps the tables, once the operator lets it.
 func (m *Migration) cutOver(ctx context.Context, l *live) error {
-	if err := m.awaitRelease(ctx, l); err != nil {
-		return err
-	}
 	oid, err := schema.Resolve(ctx, m.control, m.run.names.ShadowSchema(), m.run.names.Table)
 	if err != nil {
 		return fmt.Errorf("finding the shadow table: %w", err)
@@ -90,7 +90,7 @@ func (m *Migration) cutOver(ctx context.Context, l *live) error {
 	if err != nil {
 		return err
 	}
-	guard := &guard{m: m, result: oid}
+	guard := &guard{m: m, live: l, result: oid}
 	config := func() cutover.Config {
 		tuned := m.current().Cutover
 		return cutover.Config{LockTimeout: tuned.LockTimeout, MaxHold: tuned.MaxLockHold, Attempts: tuned.Attempts}
@@ -101,6 +101,10 @@ func (m *Migration) cutOver(ctx context.Context, l *live) error {
 		}
 	})
 	m.report.Cutover, err = c.Run(ctx)
+	var attempts *cutover.AttemptsError
+	if errors.As(err, &attempts) {
+		return errors.Join(err, m.takeReleaseBack(ctx)) // who releases it again knows of this
+	}
 	if err != nil {
 		return err
 	}
@@ -125,15 +129,27 @@ func (m *Migration) horizon(ctx context.Context) (cutover.Horizon, error) {
 // guard is what else must hold under the cutover's lock.
 type guard struct {
 	m      *Migration
+	live   *live
 	result uint32 // the table that the swap puts in place
 }
 
-func (g *guard) Await(ctx context.Context) error { return g.m.awaitGo(ctx) }
+func (g *guard) Await(ctx context.Context) error {
+	if err := g.m.awaitGo(ctx); err != nil {
+		return err
+	}
+	return g.m.awaitRelease(ctx, g.live)
+}
+
+func (g *guard) Wanted() bool {
+	now, _ := g.m.steering.now()
+	released, _ := g.m.released()
+	return released && now.Paused == ""
+}
 
 func (g *guard) Unchanged(ctx context.Context, tx pgx.Tx) error { return g.m.unchanged(ctx, tx) }
 
 func (g *guard) Compare(ctx context.Context, tx pgx.Tx) error {
-	return verify.UnderLock(ctx, tx, g.m.run.plan, g.m.report.Verify.InDoubt)
+	return shadow.Rejected(verify.UnderLock(ctx, tx, g.m.run.plan, g.m.report.Verify.InDoubt))
 }
 
 func (g *guard) Record(ctx context.Context, tx pgx.Tx) error {

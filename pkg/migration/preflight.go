@@ -18,19 +18,24 @@ import (
 // minVersion is the oldest server that pgshadow knows.
 const minVersion = 140000
 
-// lockTable connects, finds the table, and takes its advisory lock, so that no
-// two processes work on one table.
-func (m *Migration) lockTable(ctx context.Context) (err error) {
-	defer func() { err = refusePooler(err) }()
+// connect opens the control session.
+func (m *Migration) connect(ctx context.Context) (err error) {
 	if m.db, err = pg.Open(m.config.DSN); err != nil {
 		return err
 	}
-	oid, err := m.resolve(ctx)
-	if err != nil {
-		return err
-	}
-	if m.control, err = m.db.Connect(ctx, "control"); err != nil {
-		return err
+	m.control, err = m.db.Connect(ctx, "control")
+	return refusePooler(err)
+}
+
+// lockTable finds the table, and takes its advisory lock, so that no two processes
+// work on one table.
+func (m *Migration) lockTable(ctx context.Context) (err error) {
+	defer func() { err = refusePooler(err) }()
+	oid := m.recovery.table // its name may have changed meanwhile
+	if oid == 0 {
+		if oid, err = m.resolve(ctx); err != nil {
+			return err
+		}
 	}
 	held, holder, err := pg.TryLock(ctx, m.control, oid)
 	if err != nil {
@@ -39,8 +44,14 @@ func (m *Migration) lockTable(ctx context.Context) (err error) {
 	if !held {
 		return m.refuseSecond(ctx, oid, holder)
 	}
-	m.recovery.control = holder
-	if m.target.table, err = schema.Load(ctx, m.control, oid); err != nil {
+	if m.recovery.control, err = pg.LoadBackend(ctx, m.control, holder); err != nil {
+		return err
+	}
+	m.target.table, err = schema.Load(ctx, m.control, oid)
+	if m.recovery.again && errors.Is(err, schema.ErrNoTable) {
+		return replication.Changed(m.report.Table, []string{"the table was dropped"})
+	}
+	if err != nil {
 		return err
 	}
 	m.report.Table = m.target.table.String()
@@ -81,11 +92,18 @@ func (m *Migration) stateExists(ctx context.Context) (bool, error) {
 // endStale ends the sessions of a run that this process does not have. The server
 // may not have noticed that their client is gone.
 func (m *Migration) endStale(ctx context.Context, runID string) error {
-	_, err := m.control.Exec(ctx, `SELECT pg_catalog.pg_terminate_backend(pid, 10000) FROM pg_catalog.pg_stat_activity
-		WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid() AND pg_catalog.starts_with(application_name, $1)`,
-		pg.ApplicationName(runID+" "))
+	var left *string
+	err := m.control.QueryRow(ctx, `SELECT pg_catalog.string_agg(pg_catalog.format('pid %s (%s)', pid, application_name), ', ')
+			FILTER (WHERE NOT pg_catalog.pg_terminate_backend(pid, 10000))
+		FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles me ON me.rolname = session_user
+		WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid() AND pg_catalog.starts_with(application_name, $1)
+		  AND (usesysid = me.oid OR me.rolsuper)`,
+		pg.ApplicationName(runID+" ")).Scan(&left)
 	if err != nil {
 		return fmt.Errorf("ending what an earlier process has left of the sessions of run %s: %w", runID, err)
+	}
+	if left != nil {
+		return fmt.Errorf("ending what an earlier process has left of the sessions of run %s: %s did not end within 10 s; try again when they have", runID, *left)
 	}
 	return nil
 }
@@ -135,9 +153,9 @@ func (m *Migration) resolve(ctx context.Context) (oid uint32, err error) {
 func searchPath(schemas []string) string { return pg.Idents(schemas) }
 
 func (m *Migration) refuseSecond(ctx context.Context, oid uint32, holder int32) error {
-	if holder == m.recovery.lost {
+	if now, err := pg.LoadBackend(ctx, m.control, holder); err == nil && now == m.recovery.lost && now.Since != "" {
 		// The server still has this process's own session, which was lost.
-		if _, err := m.control.Exec(ctx, "SELECT pg_catalog.pg_terminate_backend($1)", holder); err != nil {
+		if _, err := m.control.Exec(ctx, "SELECT pg_catalog.pg_terminate_backend($1, 5000)", holder); err != nil {
 			return fmt.Errorf("ending the control session that was lost: %w", err)
 		}
 	}

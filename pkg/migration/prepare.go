@@ -213,7 +213,14 @@ func (m *Migration) createSlot(ctx context.Context) (err error) {
 		stop()
 		<-watched
 		m.waited()
-		return err
+		if err != nil {
+			return err
+		}
+		server, err := replication.Identify(ctx, m.db)
+		if err != nil {
+			return err
+		}
+		return m.run.store.SetServer(ctx, m.control, server)
 	})
 }
 

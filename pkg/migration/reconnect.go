@@ -6,7 +6,10 @@ import (
 	"math/rand/v2"
 	"time"
 
+	"github.com/pgshadow/pgshadow/cutover"
+	"github.com/pgshadow/pgshadow/pkg/checkpoint"
 	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
 )
 
 const (
@@ -19,10 +22,12 @@ const (
 
 // recovery is what one process remembers of the connections it lost.
 type recovery struct {
-	streaming time.Time // since when the stream flows; zero: it does not yet
-	control   int32     // backend of the control session
-	lost      int32     // backend of the one before, which the server may still have
-	again     bool      // the run is being taken up again
+	streaming time.Time  // since when the stream flows; zero: it does not yet
+	control   pg.Backend // of the control session
+	lost      pg.Backend // of the one before, which the server may still have
+	again     bool       // the run is being taken up again
+	owner     bool       // the run's record has named this process
+	table     uint32     // OID of the original, then
 }
 
 // lostError says that the run could not be taken up again for too long.
@@ -51,8 +56,11 @@ func (m *Migration) persist(ctx context.Context) error {
 			return err
 		}
 		m.recovery.again = true
-		if lost.IsZero() || streamed && time.Since(m.recovery.streaming) > steady {
+		switch flowed := time.Since(m.recovery.streaming); {
+		case lost.IsZero() || streamed && flowed > steady:
 			lost, backoff = time.Now(), reconnectMin
+		case streamed:
+			lost = lost.Add(flowed) // that time was not without a connection
 		}
 		if time.Since(lost) >= m.config.ReconnectFor {
 			return &lostError{limit: m.config.ReconnectFor, cause: err}
@@ -63,6 +71,47 @@ func (m *Migration) persist(ctx context.Context) error {
 			return fmt.Errorf("waiting to connect again: %w", err)
 		}
 		backoff = min(2*backoff, reconnectMax)
+	}
+}
+
+// takenError says that another process works, or has worked, on the run that this
+// one lost its hold of. It is no longer this one's.
+type takenError struct {
+	runID string
+	by    checkpoint.Owner
+}
+
+func (e *takenError) Error() string {
+	return fmt.Sprintf("process %d on host %s has taken run %s up while the connection was lost", e.by.PID, e.by.Host, e.runID)
+}
+
+// endedElsewhere looks what became of the run while the connection was lost. A run
+// that another process has ended well is done.
+func (m *Migration) endedElsewhere(ctx context.Context) (done bool, err error) {
+	exists, err := m.stateExists(ctx)
+	if err != nil {
+		return false, err
+	}
+	var now *checkpoint.Run
+	if exists {
+		if now, err = checkpoint.FindRun(ctx, m.control, m.report.RunID); err != nil {
+			return false, err
+		}
+	}
+	switch {
+	case now == nil:
+		return false, fmt.Errorf("%w: the record of run %s is gone", cutover.ErrUnknown, m.report.RunID)
+	case now.EndedAt == nil && m.recovery.owner && now.Owner != m.owner():
+		return false, &takenError{runID: now.ID, by: now.Owner}
+	case now.EndedAt == nil:
+		m.recovery.table = now.TableOID
+		return false, nil
+	case now.Outcome == string(Done):
+		m.report.RetiredTable = pg.Readable(shadow.Names{RunID: now.ID, Table: now.TableName}.RetiredSchema(), now.TableName)
+		m.config.Observer.Observe(Noted{Note: fmt.Sprintf("process %d on host %s has ended run %s well while the connection was lost", now.Owner.PID, now.Owner.Host, now.ID)})
+		return true, nil
+	default:
+		return false, fmt.Errorf("%w: run %s", errRemoved, now.ID)
 	}
 }
 

@@ -101,6 +101,10 @@ func (m *Migration) describe(err error, outcome Outcome, held string) *ReportErr
 	if pgErr := pg.Server(err); pgErr != nil {
 		described.SQLState = pgErr.Code
 	}
+	var taken *takenError
+	if errors.As(err, &taken) {
+		described.State = fmt.Sprintf("the run is that process's now; pgshadow status --table %s says whether it works on it", m.report.Table)
+	}
 	var refusal *shadow.Refusal
 	var refusals Refusals
 	var syntax *shadow.SyntaxError

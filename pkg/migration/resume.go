@@ -3,6 +3,7 @@ package migration
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"reflect"
 
@@ -47,9 +48,13 @@ func (m *Migration) finishEarlier(ctx context.Context) (finished bool, err error
 		return false, nil
 	}
 	same, err := m.sameChange(done)
-	if err != nil || !same {
-		m.config.Observer.Observe(Noted{Note: fmt.Sprintf("run %s of an earlier change to this table is done, and has left something: pgshadow cleanup removes it", done.ID)})
+	left, leftErr := m.leftOf(ctx, done.ID)
+	if err = errors.Join(err, leftErr); err != nil || !left {
 		return false, err
+	}
+	if !same {
+		m.config.Observer.Observe(Noted{Note: fmt.Sprintf("run %s of an earlier change to this table is done, and has left something: pgshadow cleanup removes it", done.ID)})
+		return false, nil
 	}
 	m.run = run{store: checkpoint.NewStore(done.ID), names: shadow.Names{RunID: done.ID, Table: done.TableName}}
 	m.report.RunID, m.report.RetiredTable = done.ID, pg.Readable(m.run.names.RetiredSchema(), done.TableName)
@@ -84,7 +89,10 @@ func (m *Migration) takeUp(ctx context.Context, open *checkpoint.Run, names shad
 	}
 	m.run = run{store: checkpoint.NewStore(open.ID), names: names, plan: &plan, heal: open.Heal}
 	m.report.RunID = open.ID
-	if err := m.recall(open); err != nil {
+	if err := m.setPhase(ctx, open.Phase); err != nil {
+		return err
+	}
+	if err := m.recall(ctx, open); err != nil {
 		return err
 	}
 	if err := m.unchanged(ctx, m.control); err != nil {
@@ -95,11 +103,18 @@ func (m *Migration) takeUp(ctx context.Context, open *checkpoint.Run, names shad
 	if err != nil {
 		return err
 	}
-	if slot.Exists && !slot.Lost {
+	server, err := replication.Identify(ctx, m.db)
+	if err != nil {
+		return err
+	}
+	// A slot that came along in a failover may be ahead of the shadow: the slot is
+	// told a position a moment before the standby has what makes it durable (INV-4).
+	sameServer := open.Server == server || open.Server == ""
+	if slot.Exists && !slot.Lost && sameServer {
 		return nil
 	}
 	if open.Phase != Prepare.String() {
-		m.config.Observer.Observe(Noted{Note: "the slot is gone: a new one is made, and a full comparison will find what it missed"})
+		m.config.Observer.Observe(Noted{Note: "the slot is gone, lost, or of another server: a new one is made, and a full comparison will find what it missed"})
 		if err := m.startHealing(ctx); err != nil {
 			return err
 		}

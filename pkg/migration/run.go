@@ -78,6 +78,14 @@ func Run(ctx context.Context, config Config) (Report, error) {
 
 // flow is the whole run. Its lines are the headings of docs/how-it-works.md.
 func (m *Migration) flow(ctx context.Context) error {
+	if err := m.connect(ctx); err != nil {
+		return err
+	}
+	if m.recovery.again {
+		if done, err := m.endedElsewhere(ctx); done || err != nil {
+			return err
+		}
+	}
 	if err := m.lockTable(ctx); err != nil {
 		return err
 	}
@@ -150,7 +158,7 @@ func (m *Migration) enter(ctx context.Context, phase Phase, work func(ctx contex
 	m.phase = phase
 	m.progress.enter(phase)
 	if m.run.store != nil {
-		if err := m.run.store.SetPhase(ctx, m.control, phase.String(), m.owner()); err != nil {
+		if err := m.setPhase(ctx, phase.String()); err != nil {
 			return err
 		}
 	}
@@ -164,6 +172,13 @@ func (m *Migration) enter(ctx context.Context, phase Phase, work func(ctx contex
 	}
 	m.config.Observer.Observe(PhaseFinished{Phase: phase, Duration: took})
 	return nil
+}
+
+// setPhase records the phase, and that this process works on the run.
+func (m *Migration) setPhase(ctx context.Context, phase string) error {
+	err := m.run.store.SetPhase(ctx, m.control, phase, m.owner())
+	m.recovery.owner = m.recovery.owner || err == nil
+	return err
 }
 
 func (m *Migration) owner() checkpoint.Owner {

@@ -29,11 +29,14 @@ const (
 type wishes struct {
 	Paused   string   `json:"paused,omitempty"`   // by whom, since when
 	Released string   `json:"released,omitempty"` // the cutover, by whom, when
+	Aborted  string   `json:"aborted,omitempty"`  // by whom, when: the next process has to do it
 	Settings Settings `json:"settings,omitempty"`
 }
 
 // steering keeps the operator's wishes, for every goroutine of the run.
 type steering struct {
+	keeping sync.Mutex // held while the wishes are changed and kept
+
 	mu      sync.Mutex
 	wishes  wishes
 	changed chan struct{} // closed, and another one made, at every change
@@ -69,13 +72,22 @@ func (m *Migration) current() Config {
 	return config
 }
 
-// recall takes over the wishes that an earlier process of the run was told.
-func (m *Migration) recall(run *checkpoint.Run) error {
+// recall takes over the wishes that an earlier process of the run was told. A
+// release of the cutover was given to that process, in its time.
+func (m *Migration) recall(ctx context.Context, run *checkpoint.Run) error {
 	var earlier wishes
 	if err := json.Unmarshal(run.Steering, &earlier); err != nil {
 		return fmt.Errorf("reading what the operator of run %s asked for: %w", run.ID, err)
 	}
 	m.steering.change(earlier)
+	if earlier.Aborted != "" {
+		return &AbortError{By: earlier.Aborted}
+	}
+	if !m.recovery.again {
+		if err := m.takeReleaseBack(ctx); err != nil {
+			return err
+		}
+	}
 	if earlier.Paused != "" {
 		m.config.Observer.Observe(Noted{Note: "the run is paused, as it was left: " + earlier.Paused + "; pgshadow resume lets it go on"})
 	}
@@ -83,6 +95,20 @@ func (m *Migration) recall(run *checkpoint.Run) error {
 		m.config.Observer.Observe(Noted{Note: fmt.Sprintf("settings stand as they were last set during the run: %v", earlier.Settings)})
 	}
 	return m.steerThrottle()
+}
+
+// takeReleaseBack makes a released cutover wait for the operator again.
+func (m *Migration) takeReleaseBack(ctx context.Context) error {
+	m.steering.keeping.Lock()
+	defer m.steering.keeping.Unlock()
+	wanted, _ := m.steering.now()
+	if wanted.Released == "" {
+		return nil
+	}
+	wanted.Released = ""
+	m.config.Observer.Observe(Noted{Note: "the cutover was released, and is not any more: with --cutover manual it waits for another pgshadow cutover"})
+	m.steering.change(wanted)
+	return m.run.store.SetSteering(ctx, m.control, wanted)
 }
 
 // steerThrottle has the throttle's sources follow the wishes.
@@ -160,7 +186,12 @@ func (m *Migration) obey(ctx context.Context) (err error) {
 			return ignoreCancel(ctx, err)
 		}
 		for _, command := range commands {
-			if err := m.carryOut(ctx, conn, command); err != nil {
+			err := m.carryOut(ctx, conn, command)
+			var abort *AbortError
+			if errors.As(err, &abort) {
+				return err // accepted, whatever else has ended the work
+			}
+			if err != nil {
 				return ignoreCancel(ctx, err)
 			}
 		}
@@ -175,34 +206,36 @@ type AbortError struct{ By string }
 
 func (e *AbortError) Error() string { return fmt.Sprintf("aborted by %s with pgshadow abort", e.By) }
 
-// carryOut does what a command asks for, keeps it, and answers.
+// carryOut does what a command asks for, keeps it, and answers, both or neither.
 func (m *Migration) carryOut(ctx context.Context, conn *pgx.Conn, command checkpoint.Command) error {
+	m.steering.keeping.Lock()
+	defer m.steering.keeping.Unlock()
+	wanted, answer, refused := m.consider(command)
 	if command.Age > commandLife {
-		_, err := m.run.store.Answer(ctx, conn, command.ID, false, "the command came too late to be carried out")
+		refused = errors.New("the command came too late to be carried out")
+	}
+	if refused != nil {
+		_, err := m.run.store.Answer(ctx, conn, command.ID, false, refused.Error())
 		return err
 	}
-	wanted, answer, err := m.consider(command)
-	if err != nil {
-		_, failed := m.run.store.Answer(ctx, conn, command.ID, false, err.Error())
-		return failed
-	}
-	if err := m.run.store.SetSteering(ctx, conn, wanted); err != nil {
+	given := false
+	err := pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		var err error
+		// A command that was taken back meanwhile is not carried out.
+		if given, err = m.run.store.Answer(ctx, tx, command.ID, true, answer); err != nil || !given {
+			return err
+		}
+		return m.run.store.SetSteering(ctx, tx, wanted)
+	})
+	if err != nil || !given {
 		return err
 	}
 	m.steering.change(wanted)
-	if err := m.steerThrottle(); err != nil {
-		return err
-	}
-	if given, err := m.run.store.Answer(ctx, conn, command.ID, true, answer); err != nil {
-		return err
-	} else if !given && command.Name == CommandAbort {
-		return nil // withdrawn: whoever issued it did not wait
-	}
 	m.config.Observer.Observe(Steered{Command: command.Name, Argument: command.Argument, By: command.By})
 	if command.Name == CommandAbort {
 		return &AbortError{By: command.By}
 	}
-	return nil
+	return m.steerThrottle()
 }
 
 // consider works out what a command makes of the wishes, and what to answer.
@@ -227,6 +260,7 @@ func (m *Migration) consider(command checkpoint.Command) (wanted wishes, answer 
 		}
 		return wanted, fmt.Sprintf("the cutover is released; the run is in phase %s, and swaps the tables without waiting when it gets there", phase), nil
 	case CommandAbort:
+		wanted.Aborted = command.By
 		return wanted, fmt.Sprintf("the run is aborted in phase %s", phase), nil
 	case CommandSet:
 		name, value, err := ParseSetting(command.Argument)

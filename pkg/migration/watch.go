@@ -58,7 +58,7 @@ func (m *Migration) watch(ctx context.Context, l *live) (err error) {
 			err = errors.Join(wal.look(ctx, conn), m.stillLocked(ctx, conn), m.nameLockHolders(ctx, conn))
 		}
 		if err == nil && tick%driftTicks == 0 {
-			err = m.unchanged(ctx, conn)
+			err = m.lookForChanges(ctx, conn)
 		}
 		if err != nil {
 			return ignoreCancel(ctx, err)
@@ -82,6 +82,24 @@ func (m *Migration) measure(ctx context.Context, conn *pgx.Conn, l *live, now ti
 	return result
 }
 
+// lookForChanges compares the original with the plan. While somebody has it
+// exclusively, that has to wait.
+func (m *Migration) lookForChanges(ctx context.Context, conn *pgx.Conn) error {
+	err := m.unchanged(ctx, conn)
+	if ctx.Err() != nil || !pg.IsLockFailure(err) {
+		return err
+	}
+	var holders string
+	err = conn.QueryRow(ctx, `SELECT coalesce(pg_catalog.string_agg(pg_catalog.format('pid %s (%s, %s)', a.pid, a.application_name, a.state), ', '), '')
+		FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+		WHERE l.relation = $1 AND l.mode = 'AccessExclusiveLock' AND l.granted`, m.run.plan.Original.OID).Scan(&holders)
+	if err != nil {
+		return fmt.Errorf("looking who has %s exclusively: %w", m.report.Table, err)
+	}
+	m.config.Observer.Observe(Waiting{For: "a lock, to see whether " + m.report.Table + " was changed", Reason: holders})
+	return nil
+}
+
 // walWatch keeps an eye on the WAL that the slot holds back (hazard H23).
 type walWatch struct {
 	m        *Migration
@@ -97,14 +115,15 @@ func (w *walWatch) look(ctx context.Context, conn *pgx.Conn) error {
 		return err // that the slot is gone is the stream's to find out
 	}
 	limit := w.m.current().MaxWALRetained
-	if slot.KeepSize >= 0 {
+	if slot.KeepSize > 0 {
 		limit = min(limit, slot.KeepSize/10*9)
 	}
+	before := w.retained
 	w.retained = slot.Retained
 	switch {
 	case slot.Lost:
 		return nil
-	case slot.Retained >= limit:
+	case slot.Retained >= limit && before > 0 && slot.Retained >= before: // a run that was resumed may be catching up
 		return &WALError{Retained: slot.Retained, Limit: limit}
 	case slot.Retained >= limit/2 && !w.warned:
 		w.m.config.Observer.Observe(Noted{Note: fmt.Sprintf("the slot holds back %s of WAL, more than half of the %s at which the run is aborted",
@@ -121,7 +140,7 @@ func (m *Migration) stillLocked(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return err
 	}
-	if holder != m.recovery.control {
+	if holder != m.recovery.control.PID {
 		return fmt.Errorf("keeping the advisory lock of %s: %w", m.report.Table, pg.ErrSessionLost)
 	}
 	return nil

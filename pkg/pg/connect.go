@@ -41,6 +41,7 @@ func Open(dsn string) (*Database, error) {
 	if config.ConnectTimeout == 0 {
 		config.ConnectTimeout = 15 * time.Second
 	}
+	dialSoon(config)
 	// A context that ends cancels the query on the server and keeps the session,
 	// so that a long statement does not run on after its client has gone.
 	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {

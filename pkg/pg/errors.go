@@ -80,6 +80,9 @@ func IsConnection(err error) bool {
 		switch {
 		case strings.HasPrefix(pgErr.Code, "08"), strings.HasPrefix(pgErr.Code, "57P"):
 			return true
+		case strings.HasPrefix(pgErr.Code, "53"): // no connection left, no memory
+			var refused *pgconn.ConnectError
+			return errors.As(err, &refused)
 		default:
 			return false
 		}

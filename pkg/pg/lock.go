@@ -39,3 +39,20 @@ func LockHolder(ctx context.Context, conn *pgx.Conn, table uint32) (holder int32
 	}
 	return holder, nil
 }
+
+// Backend is one backend of the server: process ids are used again.
+type Backend struct {
+	PID   int32
+	Since string // backend_start
+}
+
+// LoadBackend returns the backend with a process id, which may have ended: then
+// Since is empty.
+func LoadBackend(ctx context.Context, conn *pgx.Conn, pid int32) (Backend, error) {
+	backend := Backend{PID: pid}
+	err := conn.QueryRow(ctx, "SELECT coalesce(max(backend_start)::pg_catalog.text, '') FROM pg_catalog.pg_stat_activity WHERE pid = $1", pid).Scan(&backend.Since)
+	if err != nil {
+		return backend, fmt.Errorf("looking for backend %d: %w", pid, err)
+	}
+	return backend, nil
+}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/pgshadow/pgshadow/pkg/keyset"
 	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
 )
 
 // fenceLimit bounds how long a snapshot is held while a fence is awaited.
@@ -79,7 +80,7 @@ func (r *Replayer) settle(all []taken, err error) error {
 	if pg.IsUniqueConflict(err) {
 		return &ConflictError{Cause: pg.Server(err)}
 	}
-	return err
+	return shadow.Rejected(err)
 }
 
 // rewrite deletes every key given, then writes all anew, in batches.
@@ -131,13 +132,13 @@ func (r *Replayer) Finish(ctx context.Context, tx pgx.Tx) (keys int, err error) 
 		return len(all), savepoint.Commit(ctx)
 	}
 	if err := errors.Join(err, savepoint.Rollback(ctx)); !pg.IsUniqueConflict(err) {
-		return 0, err
+		return 0, shadow.Rejected(err)
 	}
 	if err := r.rewrite(ctx, tx, keysOf(all)); err != nil {
 		if pg.IsUniqueConflict(err) {
 			return 0, &ConflictError{Cause: pg.Server(err)}
 		}
-		return 0, err
+		return 0, shadow.Rejected(err)
 	}
 	return len(all), nil
 }

@@ -96,7 +96,7 @@ func (r *Replayer) Run(ctx context.Context) error {
 			return nil
 		}
 		if err != nil {
-			return err
+			return shadow.Rejected(err)
 		}
 		notify(r.progress)
 		if !worked {

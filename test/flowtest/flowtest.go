@@ -86,3 +86,8 @@ func must(t testing.TB, err error) {
 		t.Fatal(err)
 	}
 }
+
+// Locked tells whether a backend of the stream's server has a table exclusively.
+func (f *Flow) Locked(ctx context.Context, backend int32, table uint32) (bool, error) {
+	return f.Stream.Locked(ctx, backend, table)
+}
