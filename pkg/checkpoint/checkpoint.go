@@ -12,7 +12,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/pgshadow/pgshadow/pkg/keyset"
 	"github.com/pgshadow/pgshadow/pkg/pg"
@@ -211,13 +210,8 @@ func (s *Store) SetServer(ctx context.Context, conn *pgx.Conn, server string) er
 	return nil
 }
 
-// Querier is a session or a transaction.
-type Querier interface {
-	Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error)
-}
-
 // SetSteering keeps what the operator has asked for.
-func (s *Store) SetSteering(ctx context.Context, conn Querier, steering any) error {
+func (s *Store) SetSteering(ctx context.Context, conn pg.Execer, steering any) error {
 	document, err := json.Marshal(steering)
 	if err != nil {
 		return fmt.Errorf("encoding what the operator of run %s asked for: %w", s.runID, err)

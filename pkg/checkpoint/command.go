@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
 )
 
 // Channel is what is notified when a command is issued or answered (PostgreSQL
@@ -54,7 +56,7 @@ func (s *Store) Pending(ctx context.Context, conn *pgx.Conn) ([]Command, error) 
 
 // Answer says what became of a command, and wakes who waits for it. One that was
 // answered or withdrawn already stays as it is: given is false then.
-func (s *Store) Answer(ctx context.Context, conn Querier, id int64, accepted bool, text string) (given bool, err error) {
+func (s *Store) Answer(ctx context.Context, conn pg.Execer, id int64, accepted bool, text string) (given bool, err error) {
 	tag, err := conn.Exec(ctx, `WITH answered AS (UPDATE pgshadow.command SET answered_at = pg_catalog.clock_timestamp(), accepted = $3, answer = $4
 			WHERE command_id = $2 AND answered_at IS NULL RETURNING run_id)
 		SELECT pg_catalog.pg_notify($5, $1) FROM answered`, s.runID, id, accepted, text, Channel)

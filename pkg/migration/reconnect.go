@@ -46,31 +46,42 @@ func (e *lostError) Unwrap() error { return e.cause }
 // lost, as another process would: from its checkpoint. It gives up when that has
 // not worked for ReconnectFor.
 func (m *Migration) persist(ctx context.Context) error {
-	var lost time.Time // when the connection was lost that the run has not recovered from
-	backoff := reconnectMin
+	var outage outage
 	for {
 		m.recovery.streaming = time.Time{}
 		err := m.flow(ctx)
 		streamed := !m.recovery.streaming.IsZero()
-		if err == nil || ctx.Err() != nil || m.report.RunID == "" || !transient(err, !lost.IsZero() && !streamed) {
+		if err == nil || ctx.Err() != nil || m.report.RunID == "" || !transient(err, m.recovery.again && !streamed) {
 			return err
 		}
 		m.recovery.again = true
-		switch flowed := time.Since(m.recovery.streaming); {
-		case lost.IsZero() || streamed && flowed > steady:
-			lost, backoff = time.Now(), reconnectMin
-		case streamed:
-			lost = lost.Add(flowed) // that time was not without a connection
-		}
-		if time.Since(lost) >= m.config.ReconnectFor {
+		outage.lasts(streamed, m.recovery.streaming)
+		if time.Since(outage.since) >= m.config.ReconnectFor {
 			return &lostError{limit: m.config.ReconnectFor, cause: err}
 		}
 		m.config.Observer.Observe(Waiting{For: "the server to be reached again", Reason: err.Error()})
 		m.hangUp(ctx)
-		if err := pause(ctx, backoff/2+rand.N(backoff)); err != nil {
+		if err := pause(ctx, outage.backoff/2+rand.N(outage.backoff)); err != nil {
 			return fmt.Errorf("waiting to connect again: %w", err)
 		}
-		backoff = min(2*backoff, reconnectMax)
+	}
+}
+
+// outage is the time without a stream that the run has not recovered from.
+type outage struct {
+	since   time.Time
+	backoff time.Duration
+}
+
+// lasts takes a lost connection, or another attempt that did not last. What time the
+// stream has flowed in between does not count; when it was steady it was the end.
+func (o *outage) lasts(streamed bool, streaming time.Time) {
+	o.backoff = min(2*o.backoff, reconnectMax)
+	switch flowed := time.Since(streaming); {
+	case o.since.IsZero() || streamed && flowed > steady:
+		o.since, o.backoff = time.Now(), reconnectMin
+	case streamed:
+		o.since = o.since.Add(flowed)
 	}
 }
 
@@ -88,6 +99,9 @@ func (e *takenError) Error() string {
 // endedElsewhere looks what became of the run while the connection was lost. A run
 // that another process has ended well is done.
 func (m *Migration) endedElsewhere(ctx context.Context) (done bool, err error) {
+	if !m.recovery.again {
+		return false, nil
+	}
 	exists, err := m.stateExists(ctx)
 	if err != nil {
 		return false, err

@@ -99,19 +99,8 @@ func (m *Migration) takeUp(ctx context.Context, open *checkpoint.Run, names shad
 		return err
 	}
 	m.config.Observer.Observe(RunStarted{RunID: open.ID, Table: m.report.Table, Resumed: true})
-	slot, err := replication.LoadSlot(ctx, m.control, names.Slot())
-	if err != nil {
+	if serves, err := m.slotServes(ctx, open); serves || err != nil {
 		return err
-	}
-	server, err := replication.Identify(ctx, m.db)
-	if err != nil {
-		return err
-	}
-	// A slot that came along in a failover may be ahead of the shadow: the slot is
-	// told a position a moment before the standby has what makes it durable (INV-4).
-	sameServer := open.Server == server || open.Server == ""
-	if slot.Exists && !slot.Lost && sameServer {
-		return nil
 	}
 	if open.Phase != Prepare.String() {
 		m.config.Observer.Observe(Noted{Note: "the slot is gone, lost, or of another server: a new one is made, and a full comparison will find what it missed"})
@@ -123,6 +112,22 @@ func (m *Migration) takeUp(ctx context.Context, open *checkpoint.Run, names shad
 		return err
 	}
 	return m.createSlot(ctx)
+}
+
+// slotServes tells whether the run's slot has every change that it has not been
+// told to be replayed. One that came along in a failover may be ahead of the shadow:
+// the slot is told a position a moment before the standby has what makes it durable
+// (INV-4).
+func (m *Migration) slotServes(ctx context.Context, open *checkpoint.Run) (bool, error) {
+	slot, err := replication.LoadSlot(ctx, m.control, m.run.names.Slot())
+	if err != nil {
+		return false, err
+	}
+	server, err := replication.Identify(ctx, m.db)
+	if err != nil {
+		return false, err
+	}
+	return slot.Exists && !slot.Lost && (open.Server == server || open.Server == ""), nil
 }
 
 // startHealing records that changes were missed, before there is a slot again

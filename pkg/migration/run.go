@@ -81,10 +81,8 @@ func (m *Migration) flow(ctx context.Context) error {
 	if err := m.connect(ctx); err != nil {
 		return err
 	}
-	if m.recovery.again {
-		if done, err := m.endedElsewhere(ctx); done || err != nil {
-			return err
-		}
+	if done, err := m.endedElsewhere(ctx); done || err != nil {
+		return err
 	}
 	if err := m.lockTable(ctx); err != nil {
 		return err
@@ -95,19 +93,10 @@ func (m *Migration) flow(ctx context.Context) error {
 	if finished, err := m.finishEarlier(ctx); finished || err != nil {
 		return err
 	}
-	resumed, err := m.resume(ctx)
-	if err != nil {
+	if err := m.resumeOrPrepare(ctx); err != nil {
 		return err
 	}
-	if !resumed && m.recovery.again {
-		return fmt.Errorf("%w: run %s", errRemoved, m.report.RunID)
-	}
-	if !resumed {
-		if err := m.enter(ctx, Prepare, m.prepare); err != nil {
-			return err
-		}
-	}
-	err = m.whileSteered(ctx, func(ctx context.Context) error {
+	err := m.whileSteered(ctx, func(ctx context.Context) error {
 		return m.whileStreaming(ctx, m.changeAll)
 	})
 	if err != nil {
@@ -115,6 +104,19 @@ func (m *Migration) flow(ctx context.Context) error {
 	}
 	m.tidy(context.WithoutCancel(ctx))
 	return nil
+}
+
+// resumeOrPrepare takes up the table's unfinished run, or begins one.
+func (m *Migration) resumeOrPrepare(ctx context.Context) error {
+	resumed, err := m.resume(ctx)
+	switch {
+	case resumed || err != nil:
+		return err
+	case m.recovery.again:
+		return fmt.Errorf("%w: run %s", errRemoved, m.report.RunID)
+	default:
+		return m.enter(ctx, Prepare, m.prepare)
+	}
 }
 
 // changeAll changes the table, and begins anew when the original is truncated.

@@ -205,6 +205,11 @@ func Cleanup(ctx context.Context) (context.Context, context.CancelFunc) {
 	return context.WithTimeout(context.WithoutCancel(ctx), CleanupTimeout)
 }
 
+// Execer is a session or a transaction.
+type Execer interface {
+	Exec(ctx context.Context, sql string, arguments ...any) (pgconn.CommandTag, error)
+}
+
 // InTx runs work in a transaction: commits when it returns nil, else rolls back
 // and returns work's error joined with any of the rollback's.
 func InTx(ctx context.Context, conn *pgx.Conn, options pgx.TxOptions, work func(tx pgx.Tx) error) error {
