@@ -5,8 +5,6 @@ import (
 	"errors"
 	"time"
 
-	"github.com/urfave/cli/v2"
-
 	"github.com/pgshadow/pgshadow/pkg/migration"
 	"github.com/pgshadow/pgshadow/pkg/throttle"
 )
@@ -42,16 +40,17 @@ Exit codes:
   6  the outcome of the swap is unknown; nothing was dropped
 `
 
-func (p *program) alterCommand() *cli.Command {
+func (p *program) alterCommand() spec {
 	o := &alterOptions{}
-	return p.command(spec{
+	return spec{
 		name:     "alter",
+		brief:    "change a table online",
 		help:     alterHelp,
 		tail:     alterTail,
 		sections: o.sections(),
 		check:    func(string) error { return errors.Join(checkDSN(o.config.DSN), o.config.Validate()) },
 		run:      func(ctx context.Context, _ string, from origins) error { return p.alter(ctx, o, from) },
-	})
+	}
 }
 
 func (o *alterOptions) sections() []section {
@@ -89,7 +88,7 @@ func (o *alterOptions) workSettings() []setting {
 			help: "target time of one chunk; its size follows"},
 		{name: "reconnect-for", value: "DURATION", preset: "5m", take: duration(&o.config.ReconnectFor, time.Millisecond),
 			help: "how long a run that lost its connection tries to go on"},
-		{name: "verify", value: "full|sample|off", preset: "full", take: text(&o.config.Verify),
+		{name: "verify", words: []string{"full", "sample", "off"}, preset: "full", take: text(&o.config.Verify),
 			help: "compare the two tables before the cutover"},
 	}
 }
@@ -103,7 +102,7 @@ func (o *alterOptions) loadSettings() []setting {
 			help: "more client sessions than this are active"},
 		{name: "throttle-query", value: "SELECT", take: text(&c.Query),
 			help: "this query gives true, or a number above zero"},
-		{name: "throttle-file", value: "PATH", take: text(&c.File),
+		{name: "throttle-file", value: "PATH", file: true, take: text(&c.File),
 			help: "this file exists"},
 		{name: "max-wal-retained", value: "SIZE", preset: "50GB", take: size(&o.config.MaxWALRetained),
 			help: "abort before the slot holds back more WAL than this, or than\nnine tenths of max_slot_wal_keep_size; it warns at half"},
@@ -115,7 +114,7 @@ func (o *alterOptions) loadSettings() []setting {
 func (o *alterOptions) cutoverSettings() []setting {
 	c := &o.config.Cutover
 	return []setting{
-		{name: "cutover", value: "auto|manual", preset: "auto", take: text(&c.Mode),
+		{name: "cutover", words: []string{"auto", "manual"}, preset: "auto", take: text(&c.Mode),
 			help: "manual waits, in step and verified, for pgshadow cutover"},
 		{name: "lock-timeout", value: "DURATION", preset: "500ms", take: duration(&c.LockTimeout, time.Millisecond),
 			help: "how long an attempt waits for its lock; writers queue behind it"},
@@ -123,7 +122,7 @@ func (o *alterOptions) cutoverSettings() []setting {
 			help: "how long an attempt holds the lock before it rolls back"},
 		{name: "cutover-attempts", value: "N", preset: "60", take: number(&c.Attempts, 1),
 			help: "attempts before the run stops, resumable"},
-		{name: "retire", value: "keep|drop", preset: "keep", take: text(&o.config.Retire),
+		{name: "retire", words: []string{"keep", "drop"}, preset: "keep", take: text(&o.config.Retire),
 			help: "what becomes of the original after the swap"},
 	}
 }

@@ -93,7 +93,7 @@ func (p *program) app() *cli.App {
 		HideHelp:                  true, // the library's own flag and command are shared by all apps of the process
 		HideVersion:               true,
 		DisableSliceFlagSeparator: true, // a value may contain commas
-		CustomAppHelpTemplate:     appHelp,
+		CustomAppHelpTemplate:     appHelp(p.specs()),
 		Writer:                    p.stdout,
 		ErrWriter:                 p.stderr,
 		OnUsageError:              onUsageError,
@@ -102,9 +102,18 @@ func (p *program) app() *cli.App {
 	}
 }
 
+// specs are the commands in the order of the help, which they are made of.
+func (p *program) specs() []spec {
+	specs := append([]spec{p.alterCommand(), p.statusCommand()}, p.steerCommands()...)
+	return append(specs, p.cleanupCommand(), p.finishCommand(), p.versionCommand())
+}
+
 func (p *program) commands() []*cli.Command {
-	commands := append([]*cli.Command{p.alterCommand(), p.statusCommand()}, p.steerCommands()...)
-	return append(commands, p.cleanupCommand(), p.finishCommand(), p.versionCommand(), p.parseCommand(), p.helpCommand())
+	var commands []*cli.Command
+	for _, s := range p.specs() {
+		commands = append(commands, p.command(s))
+	}
+	return append(commands, p.parseCommand(), p.helpCommand())
 }
 
 // noCommand is what runs when the first word is no command.
@@ -122,9 +131,13 @@ func (p *program) noCommand(c *cli.Context) error {
 // spec is a command whose flags are settings.
 type spec struct {
 	name     string
+	brief    string // the command in a few words
 	help     string // what stands above the flags in the help
 	tail     string // what stands below them
 	argument string // what the one argument stands for; empty: there is none
+	// offers are what a shell completes the argument to; one that ends with = goes on
+	// with a value of the flag of alter.
+	offers   []string
 	sections []section
 	check    func(argument string) error // finds what is wrong with the values
 	run      func(ctx context.Context, argument string, from origins) error

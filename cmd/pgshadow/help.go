@@ -5,25 +5,20 @@ import (
 	"strings"
 )
 
+// purpose is pgshadow in a sentence.
+const purpose = "pgshadow changes a table of PostgreSQL while it is being used."
+
 // appHelp is the help of pgshadow itself. Like that of a command it goes through
 // the library as a template, so it may hold no braces.
-const appHelp = `pgshadow changes a table of PostgreSQL while it is being used.
-
-Usage: pgshadow COMMAND [flags]
-
-  alter      change a table online
-  status     where the unfinished runs are
-  pause      have a run wait
-  resume     let it go on
-  cutover    let a run swap the tables that waits for it
-  abort      end a run and remove what it made
-  set        change a setting of a run while it is on
-  cleanup    list and remove what abandoned runs left
-  finish     drop the retired table of a change that is done
-  version    print the version
-
-pgshadow COMMAND --help tells more.
-`
+func appHelp(specs []spec) string {
+	var b strings.Builder
+	b.WriteString(purpose + "\n\nUsage: pgshadow COMMAND [flags]\n\n")
+	for _, s := range specs {
+		fmt.Fprintf(&b, "  %-11s %s\n", s.name, s.brief)
+	}
+	b.WriteString("\npgshadow COMMAND --help tells more.\n")
+	return b.String()
+}
 
 // helpColumn is where the explanations of flags begin.
 const helpColumn = 34
@@ -48,7 +43,7 @@ func commandHelp(s spec) string {
 }
 
 func writeSetting(b *strings.Builder, s setting) {
-	head := strings.TrimRight("  --"+s.name+" "+s.value, " ")
+	head := strings.TrimRight("  --"+s.name+" "+s.placeholder(), " ")
 	lines := strings.Split(s.help, "\n")
 	if s.preset != "" {
 		lines[len(lines)-1] += " [" + s.preset + "]"
@@ -63,5 +58,5 @@ func writeSetting(b *strings.Builder, s setting) {
 
 // configSetting names the file that the other settings may come from.
 func configSetting(path *string) setting {
-	return setting{name: configName, value: "FILE.yaml", take: text(path), help: "file with any of these flags"}
+	return setting{name: configName, value: "FILE.yaml", file: true, take: text(path), help: "file with any of these flags"}
 }

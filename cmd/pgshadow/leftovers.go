@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/urfave/cli/v2"
-
 	"github.com/pgshadow/pgshadow/pkg/migration"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
 )
@@ -31,10 +29,10 @@ const finishHelp = `Drop the retired table: what was the original before the cha
 Usage: pgshadow finish --table [schema.]name [flags]
 `
 
-func (p *program) cleanupCommand() *cli.Command {
+func (p *program) cleanupCommand() spec {
 	o := &leftoverOptions{}
-	return p.command(spec{
-		name: "cleanup", help: cleanupHelp,
+	return spec{
+		name: "cleanup", brief: "list and remove what abandoned runs left", help: cleanupHelp,
 		sections: []section{
 			{"What to do", []setting{{name: "dry-run", take: toggle(&o.dryRun), help: "only list"}}},
 			{"Where", connectionSettings(&o.dsn)},
@@ -45,13 +43,13 @@ func (p *program) cleanupCommand() *cli.Command {
 			leftovers, err := migration.Cleanup(ctx, o.dsn, o.dryRun)
 			return p.endLeftovers(o.output, leftovers, err)
 		},
-	})
+	}
 }
 
-func (p *program) finishCommand() *cli.Command {
+func (p *program) finishCommand() spec {
 	o := &leftoverOptions{}
-	return p.command(spec{
-		name: "finish", help: finishHelp,
+	return spec{
+		name: "finish", brief: "drop the retired table of a change that is done", help: finishHelp,
 		sections: []section{
 			{"What to finish", []setting{{name: "table", value: "[schema.]name", take: text(&o.table), help: "the table that was changed"}}},
 			{"Where", connectionSettings(&o.dsn)},
@@ -62,7 +60,7 @@ func (p *program) finishCommand() *cli.Command {
 			removed, err := migration.Finish(ctx, o.dsn, o.table)
 			return p.endLeftovers(o.output, removed, err)
 		},
-	})
+	}
 }
 
 // endLeftovers writes the list, complete or not, and says what went wrong.

@@ -14,6 +14,12 @@ const (
 	jsonLog = "json"
 )
 
+var (
+	logForms    = []string{console, jsonLog}
+	logLevels   = []string{"debug", "info", "warn", "error"}
+	reportForms = []string{"text", "json"}
+)
+
 // logOptions say how the log on stderr looks.
 type logOptions struct{ format, level string }
 
@@ -21,15 +27,15 @@ type logOptions struct{ format, level string }
 func outputSettings(output *string, log *logOptions) []setting {
 	return []setting{
 		reportSetting(output),
-		{name: "log-format", value: "console|json", preset: console, take: oneOf(&log.format, console, jsonLog),
+		{name: "log-format", words: logForms, preset: console, take: oneOf(&log.format, logForms...),
 			help: "form of the log on stderr"},
-		{name: "log-level", value: "LEVEL", preset: "info", take: oneOf(&log.level, "debug", "info", "warn", "error"),
+		{name: "log-level", value: "LEVEL", words: logLevels, preset: "info", take: oneOf(&log.level, logLevels...),
 			help: "debug, info, warn or error"},
 	}
 }
 
 func reportSetting(output *string) setting {
-	return setting{name: "output", value: "text|json", preset: "text", take: oneOf(output, "text", "json"),
+	return setting{name: "output", words: reportForms, preset: "text", take: oneOf(output, reportForms...),
 		help: "form of the report on stdout"}
 }
 

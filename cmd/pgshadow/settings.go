@@ -17,10 +17,12 @@ import (
 // PGSHADOW_<NAME> and from the --config file.
 type setting struct {
 	name   string
-	value  string // stands for the value in the help; empty for a switch
+	value  string   // stands for the value in the help; empty for a switch, and where there are words
+	words  []string // all the values there are, where they are few
 	help   string
 	preset string // the value when none is given
 	many   bool   // may be repeated
+	file   bool   // the value is the path of a file
 	take   func(texts []string) error
 }
 
@@ -35,9 +37,17 @@ func (s setting) variable() string {
 	return "PGSHADOW_" + strings.ToUpper(strings.ReplaceAll(s.name, "-", "_"))
 }
 
+// placeholder stands for the setting's value; empty for a switch.
+func (s setting) placeholder() string {
+	if s.value == "" {
+		return strings.Join(s.words, "|")
+	}
+	return s.value
+}
+
 func (s setting) flag() cli.Flag {
 	switch {
-	case s.value == "":
+	case s.placeholder() == "":
 		return &cli.BoolFlag{Name: s.name}
 	case s.many:
 		return &cli.StringSliceFlag{Name: s.name, KeepSpace: true}

@@ -83,7 +83,7 @@ func (p *program) find(c *cli.Context, s setting, path string, file configFile) 
 		switch {
 		case s.many:
 			return c.StringSlice(s.name), fromFlag, ""
-		case s.value == "":
+		case s.placeholder() == "":
 			return []string{fmt.Sprint(c.Bool(s.name))}, fromFlag, ""
 		default:
 			return []string{c.String(s.name)}, fromFlag, ""

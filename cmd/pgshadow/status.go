@@ -7,8 +7,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/urfave/cli/v2"
-
 	"github.com/pgshadow/pgshadow/pkg/migration"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
 )
@@ -19,10 +17,10 @@ and the WAL that their slots hold back. Changes nothing.
 Usage: pgshadow status [--table [schema.]name] [flags]
 `
 
-func (p *program) statusCommand() *cli.Command {
+func (p *program) statusCommand() spec {
 	o := &steerOptions{}
-	return p.command(spec{
-		name: "status", help: statusHelp,
+	return spec{
+		name: "status", brief: "where the unfinished runs are", help: statusHelp,
 		sections: []section{
 			{"Which runs", []setting{{name: "table", value: "[schema.]name", take: text(&o.table), help: "only that of this table"}}},
 			{"Where", connectionSettings(&o.dsn)},
@@ -33,7 +31,7 @@ func (p *program) statusCommand() *cli.Command {
 			statuses, err := migration.Status(ctx, o.dsn, o.table)
 			return p.endStatus(o.output, statuses, err)
 		},
-	})
+	}
 }
 
 func (p *program) endStatus(form string, statuses []migration.RunStatus, err error) error {

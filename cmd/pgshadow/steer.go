@@ -8,8 +8,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/urfave/cli/v2"
-
 	"github.com/pgshadow/pgshadow/pkg/migration"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
 )
@@ -62,22 +60,26 @@ const steerTail = `A command reaches the run through the database, from any host
 such run, no process works on it, or it says no.
 `
 
-func (p *program) steerCommands() []*cli.Command {
-	return []*cli.Command{
-		p.steerCommand(migration.CommandPause, pauseHelp, ""),
-		p.steerCommand(migration.CommandResume, resumeHelp, ""),
-		p.steerCommand(migration.CommandCutover, cutoverHelp, ""),
-		p.steerCommand(migration.CommandAbort, abortHelp, ""),
-		p.steerCommand(migration.CommandSet, setHelp, "NAME=VALUE"),
+func (p *program) steerCommands() []spec {
+	set := p.steerCommand(migration.CommandSet, "change a setting of a run while it is on", setHelp, "NAME=VALUE")
+	for _, name := range migration.SettingNames() {
+		set.offers = append(set.offers, name+"=")
+	}
+	return []spec{
+		p.steerCommand(migration.CommandPause, "have a run wait", pauseHelp, ""),
+		p.steerCommand(migration.CommandResume, "let it go on", resumeHelp, ""),
+		p.steerCommand(migration.CommandCutover, "let a run swap the tables that waits for it", cutoverHelp, ""),
+		p.steerCommand(migration.CommandAbort, "end a run and remove what it made", abortHelp, ""),
+		set,
 	}
 }
 
 // steerCommand makes one of the commands; argument is what its argument stands for,
 // empty when it takes none.
-func (p *program) steerCommand(name, help, argument string) *cli.Command {
+func (p *program) steerCommand(name, brief, help, argument string) spec {
 	o := &steerOptions{}
-	return p.command(spec{
-		name: name, help: help, tail: steerTail, argument: argument,
+	return spec{
+		name: name, brief: brief, help: help, tail: steerTail, argument: argument,
 		sections: []section{
 			{"Which run", []setting{tableSetting(&o.table)}},
 			{"Where", connectionSettings(&o.dsn)},
@@ -95,7 +97,7 @@ func (p *program) steerCommand(name, help, argument string) *cli.Command {
 			done, err := migration.Command(ctx, o.dsn, o.table, name, given)
 			return p.endSteering(o.output, done, err)
 		},
-	})
+	}
 }
 
 func tableSetting(table *string) setting {

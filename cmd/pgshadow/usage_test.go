@@ -1,6 +1,9 @@
 package main
 
 import (
+	"encoding/json"
+	"runtime"
+	"runtime/debug"
 	"strings"
 	"testing"
 )
@@ -13,6 +16,7 @@ func TestHelp(t *testing.T) {
 		"help_cleanup": {"cleanup", "--help"},
 		"help_finish":  {"finish", "--help"},
 		"help_version": {"version", "-h"},
+
 		"help_status":  {"status", "--help"},
 		"help_pause":   {"pause", "--help"},
 		"help_resume":  {"resume", "--help"},
@@ -100,6 +104,37 @@ func TestVersion(t *testing.T) {
 		got := runProgram(t, nil, args...)
 		if got.code != 0 || got.stderr != "" || !strings.HasPrefix(got.stdout, "pgshadow ") || strings.Count(got.stdout, "\n") != 1 {
 			t.Errorf("%v: got %s", args, got)
+		}
+	}
+}
+
+func TestVersionJSON(t *testing.T) {
+	t.Parallel()
+	got := runProgram(t, nil, "version", "--output", "json")
+	var printed build
+	if err := json.Unmarshal([]byte(got.stdout), &printed); err != nil {
+		t.Fatalf("%v in %s", err, got)
+	}
+	if line := runProgram(t, nil, "version").stdout; printed.String()+"\n" != line || printed.Go != runtime.Version() {
+		t.Errorf("it is %+v, the line is %q", printed, line)
+	}
+}
+
+func TestVersionLine(t *testing.T) {
+	t.Parallel()
+	noted := &debug.BuildInfo{Main: debug.Module{Version: "v1.0.0"}, Settings: []debug.BuildSetting{
+		{Key: "vcs.revision", Value: "abc"}, {Key: "vcs.time", Value: "2026-01-31T12:00:00Z"}}}
+	for _, c := range []struct {
+		set  build
+		want string
+	}{
+		{build{Go: "go1.26", Platform: "linux/arm64"}, "pgshadow v1.0.0, commit abc of 2026-01-31T12:00:00Z, go1.26 linux/arm64"},
+		{build{"v2.0.0", "def", "2026-02-01T00:00:00Z", "go1.26", "linux/arm64"}, "pgshadow v2.0.0, commit def of 2026-02-01T00:00:00Z, go1.26 linux/arm64"},
+	} {
+		b := c.set
+		b.complete(noted)
+		if b.String() != c.want {
+			t.Errorf("got %q, want %q", b, c.want)
 		}
 	}
 }

@@ -5,41 +5,87 @@ import (
 	"fmt"
 	"runtime"
 	"runtime/debug"
-
-	"github.com/urfave/cli/v2"
 )
 
-// version is set by the release build: -ldflags "-X main.version=v1.2.3".
-var version string
+// The release build sets these: -ldflags "-X main.version=v1.2.3 -X main.commit=... -X main.date=...".
+var (
+	version string
+	commit  string
+	date    string // of the commit, in RFC 3339
+)
 
-func (p *program) versionCommand() *cli.Command {
-	return p.command(spec{
-		name:  "version",
-		help:  "Print the version of pgshadow, and of what it was built with.\n\nUsage: pgshadow version\n",
-		check: func(string) error { return nil },
-		run:   func(context.Context, string, origins) error { return p.printVersion() },
-	})
+const versionHelp = `Print the version of pgshadow, and of what it was built with.
+
+Usage: pgshadow version [flags]
+`
+
+// build is what a pgshadow was built from, and with. Empty is what is not known.
+type build struct {
+	Version  string `json:"version"`
+	Commit   string `json:"commit"`
+	Date     string `json:"date"` // of the commit
+	Go       string `json:"go"`
+	Platform string `json:"platform"`
+}
+
+func (p *program) versionCommand() spec {
+	var form string
+	return spec{
+		name: "version", brief: "print the version", help: versionHelp,
+		sections: []section{{"Output", []setting{reportSetting(&form)}}},
+		check:    func(string) error { return nil },
+		run: func(context.Context, string, origins) error {
+			if form == "json" {
+				return p.writeJSON(thisBuild())
+			}
+			return p.printVersion()
+		},
+	}
 }
 
 func (p *program) printVersion() error {
-	_, err := fmt.Fprintln(p.stdout, versionText())
-	return err
+	if _, err := fmt.Fprintln(p.stdout, thisBuild()); err != nil {
+		return fmt.Errorf("writing the version: %w", err)
+	}
+	return nil
 }
 
-func versionText() string {
-	name, commit := version, ""
+// thisBuild is what the release build says, else what the Go tool has noted.
+func thisBuild() build {
+	b := build{Version: version, Commit: commit, Date: date, Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH}
 	if info, ok := debug.ReadBuildInfo(); ok {
-		if name == "" {
-			name = info.Main.Version
-		}
-		for _, setting := range info.Settings {
-			if setting.Key == "vcs.revision" {
-				commit = ", commit " + setting.Value
-			}
-		}
+		b.complete(info)
 	}
-	if name == "" {
-		name = "(devel)"
+	if b.Version == "" {
+		b.Version = "(devel)"
 	}
-	return fmt.Sprintf("pgshadow %s%s, %s %s/%s", name, commit, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	return b
+}
+
+func (b *build) complete(info *debug.BuildInfo) {
+	noted := map[string]string{}
+	for _, setting := range info.Settings {
+		noted[setting.Key] = setting.Value
+	}
+	if b.Version == "" {
+		b.Version = info.Main.Version
+	}
+	if b.Commit == "" {
+		b.Commit = noted["vcs.revision"]
+	}
+	if b.Date == "" {
+		b.Date = noted["vcs.time"]
+	}
+}
+
+// String is one line.
+func (b build) String() string {
+	text := "pgshadow " + b.Version
+	if b.Commit != "" {
+		text += ", commit " + b.Commit
+	}
+	if b.Date != "" {
+		text += " of " + b.Date
+	}
+	return text + ", " + b.Go + " " + b.Platform
 }

@@ -34,6 +34,9 @@ var tunable = map[string]func(c *Config, value string) error{
 	"retire":              tuneWord(func(c *Config) *Retire { return &c.Retire }),
 }
 
+// SettingNames are the names that ParseSetting takes, sorted.
+func SettingNames() []string { return slices.Sorted(maps.Keys(tunable)) }
+
 // ParseSetting reads NAME=VALUE as pgshadow set takes it, and finds what is wrong
 // with it.
 func ParseSetting(text string) (name, value string, err error) {
@@ -50,7 +53,7 @@ func ParseSetting(text string) (name, value string, err error) {
 func (c Config) with(name, value string) (Config, error) {
 	tune := tunable[name]
 	if tune == nil {
-		return c, fmt.Errorf("%s cannot be set while a run is on; these can: %s", name, strings.Join(slices.Sorted(maps.Keys(tunable)), ", "))
+		return c, fmt.Errorf("%s cannot be set while a run is on; these can: %s", name, strings.Join(SettingNames(), ", "))
 	}
 	if err := tune(&c, value); err != nil {
 		return c, fmt.Errorf("%s is %w", name, err)
