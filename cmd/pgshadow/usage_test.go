@@ -16,13 +16,15 @@ func TestHelp(t *testing.T) {
 		"help_cleanup": {"cleanup", "--help"},
 		"help_finish":  {"finish", "--help"},
 		"help_version": {"version", "-h"},
-
 		"help_status":  {"status", "--help"},
 		"help_pause":   {"pause", "--help"},
 		"help_resume":  {"resume", "--help"},
 		"help_cutover": {"cutover", "--help"},
 		"help_abort":   {"abort", "--help"},
 		"help_set":     {"set", "--help"},
+		"help_man":     {"man", "--help"},
+
+		"help_completion": {"completion", "--help"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
