@@ -6,7 +6,7 @@ RACE = $(shell test "$$($(GO) env CGO_ENABLED)" = 1 && printf '\043include <stdl
 	| $$($(GO) env CC) -xc -fsyntax-only - 2>/dev/null && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-faults bench lint vet setup clean
+.PHONY: help build demo test test-faults bench lint vet setup clean release-snapshot test-image
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -32,8 +32,14 @@ lint: ## check the house rules of .golangci.yml
 vet: ## run go vet
 	$(GO) vet ./...
 
+release-snapshot: ## build and check what a release holds, in dist, without releasing it
+	@scripts/release-snapshot.sh
+
+test-image: setup ## build and check the container image, with Docker
+	@scripts/test-image.sh
+
 setup: ## see to it that tests and demo find a PostgreSQL server, and PgBouncer
 	@scripts/setup.sh
 
 clean: ## remove what build made
-	rm -rf bin
+	rm -rf bin dist
