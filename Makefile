@@ -6,7 +6,7 @@ RACE = $(shell test "$$($(GO) env CGO_ENABLED)" = 1 && printf '\043include <stdl
 	| $$($(GO) env CC) -xc -fsyntax-only - 2>/dev/null && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-faults bench lint vet setup clean release-snapshot test-image
+.PHONY: help build demo test test-faults bench lint vet setup clean release-snapshot test-image test-matrix versions
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ build: ## build bin/pgshadow, a static binary
 demo: setup ## change a table under load, on a throwaway server, and watch
 	$(GO) run ./test/demo
 
-test: setup ## run all tests, on throwaway servers
+test: setup versions ## run all tests, on throwaway servers
 	$(GO) test $(RACE) -timeout 40m -p 2 $(TESTFLAGS) ./...
 
 test-faults: setup ## break runs at every point in every way, and kill them at random
@@ -40,6 +40,9 @@ test-image: setup ## build and check the container image, with Docker
 
 setup: ## see to it that tests and demo find a PostgreSQL server, and PgBouncer
 	@scripts/setup.sh
+
+versions: ## see to it that the programs of every PostgreSQL that is supported are there
+	@for major in 14 15 16 17 18; do scripts/server-programs.sh $$major >/dev/null || exit 1; done
 
 clean: ## remove what build made
 	rm -rf bin dist
