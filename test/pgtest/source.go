@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"net/url"
 	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -56,7 +54,7 @@ func environment() surroundings {
 // openSource takes the server named by the environment, else one from installed programs, else one in a container.
 func openSource(ctx context.Context, env surroundings) (*source, error) {
 	if env.dsn != "" {
-		return &source{adminDSN: env.dsn, pgDump: installedDump("")}, nil
+		return &source{adminDSN: env.dsn, pgDump: installedDump("", env.dsn)}, nil
 	}
 	server, notInstalled := env.start(ctx)
 	if notInstalled == nil {
@@ -74,7 +72,7 @@ func openSource(ctx context.Context, env surroundings) (*source, error) {
 }
 
 func serverSource(server *pgserver.Server) *source {
-	return &source{adminDSN: server.DSN("postgres"), server: server, pgDump: installedDump(server.BinDir())}
+	return &source{adminDSN: server.DSN("postgres"), server: server, pgDump: installedDump(server.BinDir(), server.DSN("postgres"))}
 }
 
 // dsn is the source's DSN with another database.
@@ -102,25 +100,4 @@ func (s *source) administer(ctx context.Context, sql string) error {
 		_, err := conn.Exec(ctx, sql)
 		return err
 	})
-}
-
-// installedDump runs the pg_dump beside the server's programs, else the one in PATH.
-func installedDump(binDir string) dumper {
-	return func(ctx context.Context, args ...string) (string, error) {
-		program := filepath.Join(binDir, "pg_dump")
-		if _, err := os.Stat(program); binDir == "" || err != nil {
-			program = "pg_dump"
-		}
-		var complaint strings.Builder
-		cmd := exec.CommandContext(ctx, program, args...)
-		cmd.Stderr = &complaint
-		output, err := cmd.Output()
-		if errors.Is(err, exec.ErrNotFound) {
-			return "", fmt.Errorf("running pg_dump: %w; remedy: install it (apt-get install postgresql-client)", err)
-		}
-		if err != nil {
-			return "", fmt.Errorf("running pg_dump: %w: %s", err, complaint.String())
-		}
-		return string(output), nil
-	}
 }
