@@ -36,7 +36,8 @@ SELECT 'publication', pg_catalog.format(CASE WHEN p.puballtables THEN '%I (FOR A
   JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname
  WHERE c.oid = $1 AND NOT pg_catalog.starts_with(p.pubname, 'pgshadow')
 UNION ALL
--- Whatever else of other tables depends on the table, its indexes or its identity sequences.
+-- Whatever else of other tables depends on the table, its indexes or its identity sequences. Before PostgreSQL 15 a
+-- generated column depends on the columns of its expression, later its default does.
 SELECT 'dependent object', pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
   FROM pg_catalog.pg_depend d
  WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND d.deptype IN ('n', 'a')
@@ -48,7 +49,7 @@ SELECT 'dependent object', pg_catalog.pg_describe_object(d.classid, d.objid, d.o
          WHEN 'pg_catalog.pg_trigger'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.oid = d.objid AND (t.tgrelid = $1 OR t.tgisinternal))
          WHEN 'pg_catalog.pg_attrdef'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_attrdef f WHERE f.oid = d.objid AND f.adrelid = $1)
          WHEN 'pg_catalog.pg_constraint'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = d.objid AND (k.conrelid = $1 OR k.contype = 'f'))
-         WHEN 'pg_catalog.pg_class'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'S', 't')) AND
+         WHEN 'pg_catalog.pg_class'::regclass THEN d.objid <> $1 AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'S', 't')) AND
               NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhrelid = d.objid)
          ELSE d.classid NOT IN ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_proc'::regclass,
               'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_statistic_ext'::regclass, 'pg_catalog.pg_type'::regclass)
