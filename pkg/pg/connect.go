@@ -113,6 +113,11 @@ func (d *Database) asked(settings map[string]string) map[string]string {
 // keeps the login role's order of day and month; a startup option would not.
 const isoDates = "SET datestyle = 'ISO'"
 
+// noTransactionTimeout lifts transaction_timeout, which the server has from
+// PostgreSQL 17 on; an older one would take no session that asks for it at startup.
+const noTransactionTimeout = `SELECT CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL
+	THEN pg_catalog.set_config('transaction_timeout', '0', false) END`
+
 // ConnectAsLogin opens a session whose search_path is the login role's own: it is
 // what a name without a schema means to the user.
 func (d *Database) ConnectAsLogin(ctx context.Context, purpose string) (*pgx.Conn, error) {
