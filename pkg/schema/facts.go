@@ -3,7 +3,11 @@
 // the embedded .sql files. It decides nothing.
 package schema
 
-import "github.com/pgshadow/pgshadow/pkg/pg"
+import (
+	"slices"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+)
 
 // Table is everything of a table that a shadow must carry, as the catalog had it
 // at one moment. It is a value: nothing in it changes after Load.
@@ -103,8 +107,8 @@ type IndexDetails struct {
 	Statistics map[string]int `json:"statistics"` // by column number of the index
 }
 
-// Constraint is a primary key (p), unique (u), exclusion (x) or check (c)
-// constraint.
+// Constraint is a primary key (p), unique (u), exclusion (x), check (c) or, from
+// PostgreSQL 18 on, not-null (n) constraint.
 type Constraint struct {
 	Name       string  `json:"name"`
 	Type       string  `json:"type"`
@@ -115,6 +119,10 @@ type Constraint struct {
 	Deferred   bool    `json:"deferred"`
 	Comment    *string `json:"comment"`
 }
+
+// Late tells that rows from before the constraint need not satisfy it: it is not
+// validated, or not enforced.
+func (c Constraint) Late() bool { return (c.Type == "c" || c.Type == "n") && !c.Valid }
 
 // Statistic is an extended statistics object. Definition is what stands between
 // the object's name and FROM in CREATE STATISTICS.
@@ -163,6 +171,8 @@ type Rights struct {
 	Replication         bool `json:"replication"`
 	CreateOnDatabase    bool `json:"create_on_database"`
 	MemberOfOwner       bool `json:"member_of_owner"`
+	SetOwner            bool `json:"set_owner"`     // may SET ROLE to the owner
+	InheritOwner        bool `json:"inherit_owner"` // has the owner's rights without that
 	OwnerCreateOnSchema bool `json:"owner_create_on_schema"`
 	RoleCreateOnSchema  bool `json:"role_create_on_schema"`
 }
@@ -185,6 +195,12 @@ func (t *Table) String() string { return pg.Readable(t.Schema, t.Name) }
 
 // Quoted is the table's name for SQL.
 func (t *Table) Quoted() string { return pg.Ident(t.Schema, t.Name) }
+
+// HasGenerated tells whether a column is generated in that way: "s" stored, "v"
+// virtual.
+func (t *Table) HasGenerated(how string) bool {
+	return slices.ContainsFunc(t.Columns, func(c Column) bool { return c.Generated == how })
+}
 
 // Column returns the live column with that attnum.
 func (t *Table) Column(attnum int) (Column, bool) {

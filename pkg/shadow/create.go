@@ -40,7 +40,7 @@ func Create(original *schema.Table, names Names) []Statement {
 	for _, column := range original.Columns {
 		b.column(original, column)
 	}
-	b.checks(original)
+	b.lateConstraints(original)
 	for _, index := range original.Indexes {
 		build := newIndexBuild(original, index, b.owner, b.table)
 		b.statements = append(append(b.statements, build.Create...), build.Attach...)
@@ -124,19 +124,20 @@ func (b *builder) identity(original *schema.Table, column schema.Column) {
 	}
 }
 
-// checks makes the checks NOT VALID again that LIKE made valid.
-func (b *builder) checks(original *schema.Table) {
+// lateConstraints makes the checks, and from PostgreSQL 18 on the not-null
+// constraints, NOT VALID again that LIKE made valid.
+func (b *builder) lateConstraints(original *schema.Table) {
 	for _, constraint := range original.Constraints {
-		if constraint.Type == "c" && !constraint.Valid {
+		if constraint.Late() {
 			b.add("LIKE made it valid", "ALTER TABLE %s DROP CONSTRAINT %s", b.table, pg.Ident(constraint.Name))
-			b.lateCheck(constraint)
+			b.late(constraint)
 		}
 	}
 }
 
-// lateCheck adds a check that is not to be validated.
-func (b *builder) lateCheck(constraint schema.Constraint) {
-	b.add("a check that is not validated", "ALTER TABLE %s ADD CONSTRAINT %s %s", b.table, pg.Ident(constraint.Name), constraint.Definition)
+// late adds a constraint that is not to be validated.
+func (b *builder) late(constraint schema.Constraint) {
+	b.add("a constraint that is not validated", "ALTER TABLE %s ADD CONSTRAINT %s %s", b.table, pg.Ident(constraint.Name), constraint.Definition)
 	if constraint.Comment != nil {
 		b.add("constraint comment", "COMMENT ON CONSTRAINT %s ON %s IS %s", pg.Ident(constraint.Name), b.table, pg.Literal(*constraint.Comment))
 	}

@@ -86,13 +86,13 @@ func (p *Plan) shadowKeyNames() string {
 }
 
 func notValid(table *schema.Table) []schema.Constraint {
-	var checks []schema.Constraint
+	var late []schema.Constraint
 	for _, constraint := range table.Constraints {
-		if constraint.Type == "c" && !constraint.Valid {
-			checks = append(checks, constraint)
+		if constraint.Late() {
+			late = append(late, constraint)
 		}
 	}
-	return checks
+	return late
 }
 
 func alwaysIdentities(table *schema.Table) []string {
@@ -117,7 +117,7 @@ func (p *Plan) swap(in Inputs, m mapping, hasKey bool) []Statement {
 		b.add("identity", "ALTER TABLE %s ALTER COLUMN %s SET GENERATED ALWAYS", b.table, pg.Ident(column))
 	}
 	for _, constraint := range notValid(m.shadow) {
-		b.lateCheck(constraint)
+		b.late(constraint)
 	}
 	identities, serials := p.sequences(b, m)
 	p.move(b, in, m, identities)

@@ -64,7 +64,7 @@ SELECT 'row type user', pg_catalog.pg_describe_object(d.classid, d.objid, d.objs
   FROM pg_catalog.pg_class c
   JOIN pg_catalog.pg_type t ON t.oid = c.reltype
   JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_type'::regclass AND d.refobjid IN (t.oid, t.typarray)
- WHERE c.oid = $1 AND d.deptype <> 'i'
+ WHERE c.oid = $1 AND d.deptype NOT IN ('i', 'p')
 UNION ALL
 SELECT 'function', pg_catalog.format('%s', d.objid::regprocedure)
   FROM pg_catalog.pg_depend d

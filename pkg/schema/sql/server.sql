@@ -17,6 +17,10 @@ SELECT pg_catalog.jsonb_build_object(
            AND pg_catalog.pg_has_role(session_user, x.oid, 'MEMBER')),
     'create_on_database', pg_catalog.has_database_privilege(session_user, pg_catalog.current_database(), 'CREATE'),
     'member_of_owner', pg_catalog.pg_has_role(session_user, c.relowner, 'MEMBER'),
+    -- From PostgreSQL 16 on a membership may come without the right to SET ROLE.
+    'set_owner', pg_catalog.pg_has_role(session_user, c.relowner,
+        CASE WHEN pg_catalog.current_setting('server_version_num')::int >= 160000 THEN 'SET' ELSE 'MEMBER' END),
+    'inherit_owner', pg_catalog.pg_has_role(session_user, c.relowner, 'USAGE'),
     'owner_create_on_schema', pg_catalog.has_schema_privilege(c.relowner, c.relnamespace, 'CREATE'),
     'role_create_on_schema', pg_catalog.has_schema_privilege(session_user, c.relnamespace, 'CREATE')),
   'search_path', (WITH RECURSIVE types(oid) AS (

@@ -30,7 +30,9 @@ SELECT pg_catalog.jsonb_build_object(
           SELECT b.oid::bigint FROM b WHERE b.base = 0),
       'collation', (SELECT CASE WHEN l.oid <> 'pg_catalog."default"'::regcollation THEN pg_catalog.format('%I.%I', ln.nspname, l.collname) ELSE '' END
           FROM pg_catalog.pg_collation l JOIN pg_catalog.pg_namespace ln ON ln.oid = l.collnamespace WHERE l.oid = a.attcollation),
-      'not_null', a.attnotnull,
+      -- From PostgreSQL 18 on rows from before a NOT NULL may hold NULL all the same, until it is validated.
+      'not_null', a.attnotnull AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
+          WHERE k.conrelid = c.oid AND k.contype = 'n' AND NOT k.convalidated AND k.conkey = ARRAY[a.attnum]),
       'default', CASE WHEN a.attgenerated = '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
       'expression', CASE WHEN a.attgenerated <> '' THEN pg_catalog.pg_get_expr(d.adbin, d.adrelid) END,
       'identity', a.attidentity, 'generated', a.attgenerated,
@@ -80,7 +82,7 @@ SELECT pg_catalog.jsonb_build_object(
       'valid', k.convalidated, 'index_oid', k.conindid::bigint,
       'deferrable', k.condeferrable, 'deferred', k.condeferred,
       'comment', pg_catalog.obj_description(k.oid, 'pg_constraint')) ORDER BY k.conname), '[]')
-    FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x', 'c')),
+    FROM pg_catalog.pg_constraint k WHERE k.conrelid = c.oid AND k.contype IN ('p', 'u', 'x', 'c', 'n')),
   'statistics', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
       'schema', sn.nspname, 'name', s.stxname, 'definition', (SELECT
           CASE WHEN pg_catalog.starts_with(t.def, t.head) AND pg_catalog.right(t.def, pg_catalog.length(t.tail)) = t.tail
