@@ -13,8 +13,13 @@ import (
 // CreatePublication publishes the changes of one table. It must be committed
 // before the slot is created (hazard H5). It takes SHARE UPDATE EXCLUSIVE on the
 // table (PostgreSQL manual, CREATE PUBLICATION), under the session's lock_timeout.
-func CreatePublication(ctx context.Context, tx pgx.Tx, name, table string) error {
-	sql := fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE ONLY %s WITH (publish = 'insert, update, delete, truncate')", pg.Ident(name), table)
+// generated has stored generated columns published, from PostgreSQL 18 on.
+func CreatePublication(ctx context.Context, tx pgx.Tx, name, table string, generated bool) error {
+	options := "publish = 'insert, update, delete, truncate'"
+	if generated {
+		options += ", publish_generated_columns = stored"
+	}
+	sql := fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE ONLY %s WITH (%s)", pg.Ident(name), table, options)
 	if _, err := tx.Exec(ctx, sql); err != nil {
 		return fmt.Errorf("creating publication %q: %w", name, err)
 	}

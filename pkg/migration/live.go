@@ -126,11 +126,20 @@ func (m *Migration) streamConfig(start pg.LSN) replication.Config {
 	config := replication.Config{Slot: m.run.names.Slot(), Publication: m.run.names.Publication(), RunID: m.run.names.RunID,
 		Prefix: m.run.names.MessagePrefix(), Schema: m.run.plan.Original.Schema, Table: m.run.plan.Original.Name, Key: m.run.plan.Key, Start: start}
 	for _, column := range m.target.table.Columns {
-		if column.Generated == "" {
+		if column.Generated == "" || column.Generated == "s" && m.publishesGenerated() {
 			config.Columns = append(config.Columns, replication.StreamColumn{Name: column.Name, Type: column.TypeOID, Typmod: column.Typmod})
 		}
 	}
 	return config
+}
+
+// publishesGenerated tells whether the publication must have the stored generated
+// columns too. From PostgreSQL 18 on the server refuses every UPDATE and DELETE of
+// the application on a published table whose replica identity, the full row, holds
+// generated columns that are not published.
+func (m *Migration) publishesGenerated() bool {
+	table := m.target.table
+	return m.target.server.Version >= 180000 && table.Storage.ReplicaIdentity == "f" && table.HasGenerated("s")
 }
 
 // byKey are the settings of sessions that read and write rows by key: their

@@ -15,8 +15,18 @@ import (
 	"github.com/pgshadow/pgshadow/replication"
 )
 
-// minVersion is the oldest server that pgshadow knows.
-const minVersion = 140000
+const (
+	// minVersion is the oldest server that pgshadow knows.
+	minVersion = 140000
+	// testedMajor is the newest major version that it has been tested with.
+	testedMajor = 18
+)
+
+// versionNote warns of a server that is newer than what pgshadow was tested with.
+func versionNote(version int) (note string, newer bool) {
+	major := version / 10000
+	return fmt.Sprintf("not tested with PostgreSQL %d, only up to %d", major, testedMajor), major > testedMajor
+}
 
 // connect opens the control session.
 func (m *Migration) connect(ctx context.Context) (err error) {
@@ -192,6 +202,10 @@ func (m *Migration) preflight(ctx context.Context) error {
 	if err := m.db.ProbePooler(ctx); err != nil {
 		return refusePooler(err)
 	}
+	if note, newer := versionNote(m.target.server.Version); newer && !m.recovery.again {
+		m.config.Observer.Observe(Noted{Note: note})
+		m.report.Warnings = append(m.report.Warnings, note)
+	}
 	if m.target.change == nil { // else it was parsed before the connection was lost
 		if m.target.change, err = m.config.Parse(ctx, table.Name, m.config.Alters, m.config.Set); err != nil {
 			return err
@@ -242,6 +256,7 @@ func (m *Migration) refusals(ctx context.Context) error {
 			}
 			all = append(all, refusal)
 		}
+		all = append(all, identityRefusals(table)...)
 		attached, err := schema.LoadAttachments(ctx, m.control, table.OID)
 		if err != nil {
 			return err
@@ -259,6 +274,17 @@ func (m *Migration) refusals(ctx context.Context) error {
 	default:
 		return Refusals(all)
 	}
+}
+
+// identityRefusals keeps the application writing: see publishesGenerated. Virtual
+// columns cannot be published at all.
+func identityRefusals(table *schema.Table) []*shadow.Refusal {
+	if table.Storage.ReplicaIdentity != "f" || !table.HasGenerated("v") {
+		return nil
+	}
+	return []*shadow.Refusal{{Check: "replica identity",
+		Reason: fmt.Sprintf("%s has REPLICA IDENTITY FULL and a virtual generated column: once it is published, PostgreSQL refuses every UPDATE and DELETE on it", table),
+		Remedy: "ALTER TABLE ... REPLICA IDENTITY DEFAULT (with a primary key) or USING INDEX, at least for the change"}}
 }
 
 func kindRefusals(table *schema.Table) []*shadow.Refusal {
@@ -301,10 +327,33 @@ func serverRefusals(server *schema.Server, table *schema.Table) []*shadow.Refusa
 	refuse(!server.Rights.Replication, "rights", "role "+server.Role+" may not use replication", "ALTER ROLE "+role+" REPLICATION (on RDS: GRANT rds_replication TO "+role+")")
 	refuse(!server.Rights.CreateOnDatabase, "rights", "role "+server.Role+" may not create schemas in database "+server.Database,
 		"GRANT CREATE ON DATABASE "+pg.Ident(server.Database)+" TO "+role)
-	refuse(!server.Rights.MemberOfOwner, "rights", "role "+server.Role+" is not a member of "+table.Owner+", the owner of the table",
-		"GRANT "+pg.Ident(table.Owner)+" TO "+role)
+	all = append(all, ownerRefusals(server, table.Owner)...)
 	refuse(!server.Rights.OwnerCreateOnSchema && !server.Rights.RoleCreateOnSchema, "rights", "neither "+table.Owner+" nor "+server.Role+" may create in schema "+table.Schema,
 		"GRANT CREATE ON SCHEMA "+pg.Ident(table.Schema)+" TO "+pg.Ident(table.Owner))
+	return all
+}
+
+// ownerRefusals are about what the login role may do as the owner: the shadow is
+// made in the owner's role, and the publication with the owner's rights.
+func ownerRefusals(server *schema.Server, owner string) []*shadow.Refusal {
+	grant := "GRANT " + pg.Ident(owner) + " TO " + pg.Ident(server.Role)
+	setting, inheriting := grant, "ALTER ROLE "+pg.Ident(server.Role)+" INHERIT"
+	if server.Version >= 160000 { // each membership has options of its own
+		setting, inheriting = grant+" WITH SET TRUE", grant+" WITH INHERIT TRUE"
+	}
+	refusal := func(reason, remedy string) *shadow.Refusal {
+		return &shadow.Refusal{Check: "rights", Reason: "role " + server.Role + " " + reason, Remedy: remedy}
+	}
+	if !server.Rights.MemberOfOwner {
+		return []*shadow.Refusal{refusal("is not a member of "+owner+", the owner of the table", grant)}
+	}
+	var all []*shadow.Refusal
+	if !server.Rights.SetOwner {
+		all = append(all, refusal("may not SET ROLE to "+owner+", the owner of the table", setting))
+	}
+	if !server.Rights.InheritOwner {
+		all = append(all, refusal("does not inherit the rights of "+owner+", the owner of the table", inheriting))
+	}
 	return all
 }
 

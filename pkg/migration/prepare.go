@@ -36,7 +36,7 @@ func (m *Migration) prepare(ctx context.Context) error {
 		if plan, err = m.build(ctx, tx, names); err != nil {
 			return err
 		}
-		if err := replication.CreatePublication(ctx, tx, names.Publication(), plan.Original.Quoted()); err != nil {
+		if err := replication.CreatePublication(ctx, tx, names.Publication(), plan.Original.Quoted(), m.publishesGenerated()); err != nil {
 			return err
 		}
 		return store.SetPlan(ctx, tx, plan)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -68,7 +69,7 @@ func TestKindsOfRelation(t *testing.T) {
 
 func TestServerIsRefused(t *testing.T) {
 	able := schema.Server{Version: 150000, VersionText: "15.0", Database: "d", Role: "r", WALLevel: "logical", FreeSlots: 1, FreeSenders: 1,
-		Rights: schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, OwnerCreateOnSchema: true}}
+		Rights: schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, SetOwner: true, InheritOwner: true, OwnerCreateOnSchema: true}}
 	table := &schema.Table{Schema: "s", Name: "t", Owner: "Own er"}
 	if got := serverRefusals(&able, table); got != nil {
 		t.Errorf("an able server is refused: %v", Refusals(got))
@@ -82,7 +83,14 @@ func TestServerIsRefused(t *testing.T) {
 		"rights: role r may not use replication": func(s *schema.Server) { s.Rights.Replication = false },
 		"rights: role r may not create schemas":  func(s *schema.Server) { s.Rights.CreateOnDatabase = false },
 		`rights: role r is not a member of Own er, the owner of the table; GRANT "Own er" TO "r"`: func(s *schema.Server) { s.Rights.MemberOfOwner = false },
-		"rights: neither Own er nor r may create in schema s":                                     func(s *schema.Server) { s.Rights.OwnerCreateOnSchema = false },
+		`rights: role r may not SET ROLE to Own er, the owner of the table; GRANT "Own er" TO "r" WITH SET TRUE`: func(s *schema.Server) {
+			s.Version, s.Rights.SetOwner = 160000, false
+		},
+		`rights: role r does not inherit the rights of Own er, the owner of the table; ALTER ROLE "r" INHERIT`: func(s *schema.Server) { s.Rights.InheritOwner = false },
+		`rights: role r does not inherit the rights of Own er, the owner of the table; GRANT "Own er" TO "r" WITH INHERIT TRUE`: func(s *schema.Server) {
+			s.Version, s.Rights.InheritOwner = 180000, false
+		},
+		"rights: neither Own er nor r may create in schema s": func(s *schema.Server) { s.Rights.OwnerCreateOnSchema = false },
 	} {
 		server := able
 		spoil(&server)
@@ -94,6 +102,14 @@ func TestServerIsRefused(t *testing.T) {
 	all := schema.Server{WALLevel: "minimal", InRecovery: true}
 	if got := serverRefusals(&all, table); len(got) != 9 {
 		t.Errorf("all at once are %d", len(got))
+	}
+}
+
+func TestNewerServerIsNoted(t *testing.T) {
+	for version, want := range map[int]bool{140000: false, 150018: false, 180004: false, 190000: true, 200001: true} {
+		if note, newer := versionNote(version); newer != want || want && !strings.Contains(note, strconv.Itoa(version/10000)) {
+			t.Errorf("%d: %q, %t", version, note, newer)
+		}
 	}
 }
 

@@ -74,6 +74,25 @@ func alter(t *testing.T, db *pgtest.DB, alters ...string) migration.Report {
 	return report
 }
 
+// stopInCopy begins to change table t, and stops when the first chunk is copied.
+func stopInCopy(t *testing.T, db *pgtest.DB, alters ...string) migration.Report {
+	t.Helper()
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	config := migration.Config{DSN: db.DSN, Table: "t", Alters: alters}
+	config.Copy.ChunkTime = time.Millisecond
+	config.Observer = migration.ObserverFunc(func(event migration.Event) {
+		if _, ok := event.(migration.ChunkCopied); ok {
+			stop()
+		}
+	})
+	report, err := migration.Run(ctx, config)
+	if report.Outcome != migration.Stopped {
+		t.Fatalf("not stopped: %v, report %+v", err, report)
+	}
+	return report
+}
+
 // requireClean fails unless the comparison found both tables equal, and no slot and publication is left.
 func requireClean(t *testing.T, db *pgtest.DB, report migration.Report) {
 	t.Helper()

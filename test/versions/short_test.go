@@ -1,10 +1,8 @@
 package versions
 
 import (
-	"context"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/pgshadow/pgshadow/pkg/migration"
 	"github.com/pgshadow/pgshadow/test/pgtest"
@@ -42,21 +40,10 @@ func TestResume(t *testing.T) {
 	t.Parallel()
 	on(t, oldest, newest, func(t *testing.T, db *pgtest.DB) {
 		db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 3000) i; CREATE INDEX ON t (v)")
-		ctx, stop := context.WithCancel(t.Context())
-		defer stop()
-		config := migration.Config{DSN: db.DSN, Table: "t", Alters: []string{"ALTER COLUMN id TYPE bigint"}}
-		config.Copy.ChunkTime = time.Millisecond
-		config.Observer = migration.ObserverFunc(func(event migration.Event) {
-			if _, ok := event.(migration.ChunkCopied); ok {
-				stop()
-			}
-		})
-		stopped, err := migration.Run(ctx, config)
-		if stopped.Outcome != migration.Stopped {
-			t.Fatalf("not stopped: %v, report %+v", err, stopped)
-		}
+		const change = "ALTER COLUMN id TYPE bigint"
+		stopped := stopInCopy(t, db, change)
 		db.Exec(t, "UPDATE t SET v = 'w' WHERE id % 2 = 0; DELETE FROM t WHERE id <= 10; INSERT INTO t VALUES (-1, 'w')")
-		if report := alter(t, db, config.Alters...); report.RunID != stopped.RunID {
+		if report := alter(t, db, change); report.RunID != stopped.RunID {
 			t.Errorf("run %s is done, want %s", report.RunID, stopped.RunID)
 		}
 		const want = "2991 1496 bigint"
