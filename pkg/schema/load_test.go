@@ -224,7 +224,7 @@ func TestServerAndRights(t *testing.T) {
 	oid := load(t, conn, "public", "t").OID
 	server, err := schema.LoadServer(t.Context(), conn, oid)
 	must(t, err)
-	all := schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, OwnerCreateOnSchema: server.Rights.OwnerCreateOnSchema, RoleCreateOnSchema: true}
+	all := schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, SetOwner: true, InheritOwner: true, OwnerCreateOnSchema: server.Rights.OwnerCreateOnSchema, RoleCreateOnSchema: true}
 	if !server.Superuser || server.Role != "postgres" || server.Database != db.Name || server.InRecovery || server.WALLevel != "logical" || server.Version < 140000 ||
 		server.VersionText == "" || server.FreeSlots < 1 || server.FreeSenders < 1 || server.Rights != all {
 		t.Errorf("a superuser sees %+v", server)
@@ -249,7 +249,7 @@ func TestServerAndRights(t *testing.T) {
 	db.Exec(t, "ALTER ROLE "+plain+" REPLICATION; GRANT CREATE ON DATABASE "+db.Name+" TO "+plain)
 	require(schema.Rights{Replication: true, CreateOnDatabase: true})
 	db.Exec(t, "GRANT "+owner+" TO "+plain+"; GRANT CREATE ON SCHEMA public TO "+owner)
-	require(schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, OwnerCreateOnSchema: true, RoleCreateOnSchema: true})
+	require(schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, SetOwner: true, InheritOwner: true, OwnerCreateOnSchema: true, RoleCreateOnSchema: true})
 }
 
 func TestSize(t *testing.T) {
