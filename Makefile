@@ -1,5 +1,6 @@
 GO ?= go
 TESTFLAGS ?=
+MATRIXFLAGS ?=
 
 # The race detector needs cgo and a C compiler that works.
 RACE = $(shell test "$$($(GO) env CGO_ENABLED)" = 1 && printf '\043include <stdlib.h>\n' \
@@ -22,6 +23,9 @@ test: setup versions ## run all tests, on throwaway servers
 
 test-faults: setup ## break runs at every point in every way, and kill them at random
 	PGSHADOW_FAULTS=all $(GO) test -C test/fault $(RACE) -count=1 -timeout 40m $(TESTFLAGS)
+
+test-matrix: setup versions ## run the whole end-to-end suite on PostgreSQL 14, 15, 16, 17 and 18
+	$(GO) run ./test/matrix $(MATRIXFLAGS)
 
 bench: setup ## measure
 	$(GO) run ./test/bench

@@ -22,6 +22,15 @@ const (
 	testedMajor = 18
 )
 
+// noteVersion warns once of a server that is newer than what was tested.
+func (m *Migration) noteVersion() {
+	note, newer := versionNote(m.target.server.Version)
+	if newer && !m.recovery.again {
+		m.config.Observer.Observe(Noted{Note: note})
+		m.report.Warnings = append(m.report.Warnings, note)
+	}
+}
+
 // versionNote warns of a server that is newer than what pgshadow was tested with.
 func versionNote(version int) (note string, newer bool) {
 	major := version / 10000
@@ -202,10 +211,7 @@ func (m *Migration) preflight(ctx context.Context) error {
 	if err := m.db.ProbePooler(ctx); err != nil {
 		return refusePooler(err)
 	}
-	if note, newer := versionNote(m.target.server.Version); newer && !m.recovery.again {
-		m.config.Observer.Observe(Noted{Note: note})
-		m.report.Warnings = append(m.report.Warnings, note)
-	}
+	m.noteVersion()
 	if m.target.change == nil { // else it was parsed before the connection was lost
 		if m.target.change, err = m.config.Parse(ctx, table.Name, m.config.Alters, m.config.Set); err != nil {
 			return err

@@ -121,6 +121,15 @@ func TestTransactionTimeoutIsLifted(t *testing.T) {
 	})
 }
 
+// TestMaintain: PostgreSQL 17 has a privilege more, which the owner has by default.
+func TestMaintain(t *testing.T) {
+	t.Parallel()
+	on(t, 17, newest, func(t *testing.T, db *pgtest.DB) {
+		sameAsPlain(t, db, `CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT i, i FROM generate_series(1, 100) i;
+			GRANT MAINTAIN, SELECT ON t TO PUBLIC; REVOKE MAINTAIN, TRUNCATE ON t FROM postgres`, "ALTER COLUMN n TYPE bigint")
+	})
+}
+
 // TestNotNullConstraints: NOT NULL is a constraint with a name from PostgreSQL 18 on, and may be one that rows from
 // before it do not satisfy.
 func TestNotNullConstraints(t *testing.T) {

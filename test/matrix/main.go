@@ -1,0 +1,99 @@
+// Command matrix runs the tests that touch a server on every version of PostgreSQL that pgshadow supports: the whole
+// end-to-end suite, and the packages whose work differs between versions. It prints a line for each version, the output
+// of each test that failed, and exits with 1 if any did.
+//
+// How far it is goes to standard error. It runs at the top of the repository, with the flags -parallel (tests side by
+// side, as of go test) and -versions.
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/pgshadow/pgshadow/test/pgserver"
+)
+
+// everywhere are the packages whose tests run on the one server of PGSHADOW_TEST_PGBIN.
+var everywhere = []string{"./test/e2e", "./cutover", "./copier", "./replication", "./replication/replay", "./pkg/pg", "./pkg/schema", "./pkg/shadow",
+	"./pkg/keyset", "./pkg/verify", "./pkg/throttle", "./pkg/migration"}
+
+// perVersion is the package whose tests start the servers they need, and have a subtest for each.
+const perVersion = "./test/versions"
+
+func main() {
+	parallel := flag.Int("parallel", 2, "tests side by side")
+	versions := flag.String("versions", strings.Trim(fmt.Sprint(pgserver.Versions), "[]"), "major versions, separated by spaces")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	failed, err := run(ctx, *parallel, strings.Fields(*versions))
+	stop()
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "matrix:", err)
+	}
+	if failed || err != nil {
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, parallel int, majors []string) (failed bool, err error) {
+	dir, err := os.MkdirTemp("", "pgshadow-matrix-")
+	if err != nil {
+		return false, fmt.Errorf("making a folder for the test programs: %w", err)
+	}
+	defer os.RemoveAll(dir) //nolint:errcheck // it is a temporary folder
+	programs, err := build(ctx, dir, append([]string{perVersion}, everywhere...))
+	if err != nil {
+		return false, err
+	}
+	for _, text := range majors {
+		major, err := strconv.Atoi(text)
+		if err != nil {
+			return failed, fmt.Errorf("reading the versions: %w", err)
+		}
+		ok, err := runVersion(ctx, major, parallel, programs)
+		if err != nil {
+			return failed, err
+		}
+		failed = failed || !ok
+	}
+	return failed, nil
+}
+
+// runVersion runs every program on one version and prints its line.
+func runVersion(ctx context.Context, major, parallel int, programs []program) (ok bool, err error) {
+	binDir, err := pgserver.FindVersion(major)
+	if err != nil {
+		return false, err
+	}
+	began := time.Now()
+	var total result
+	for _, p := range programs {
+		args := []string{"-test.v=test2json", "-test.timeout=20m", "-test.parallel=" + strconv.Itoa(parallel)}
+		if p.pkg == perVersion {
+			args = append(args, fmt.Sprintf("-test.run=/^PostgreSQL_%d$", major))
+		}
+		got, err := p.run(ctx, binDir, args)
+		if err != nil {
+			return false, err
+		}
+		fmt.Fprintln(os.Stderr, p.pkg, "on", got.line(strconv.Itoa(major), time.Since(began)))
+		total.add(got)
+	}
+	version, err := exactVersion(ctx, binDir)
+	if err != nil {
+		return false, err
+	}
+	fmt.Println(total.line(version, time.Since(began)))
+	return total.failed == 0, nil
+}
+
+// folder is where a package's tests run, as go test would have it.
+func folder(pkg string) string { return filepath.FromSlash(strings.TrimPrefix(pkg, "./")) }
