@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	command "os/exec"
 	"path/filepath"
 	"testing"
 
@@ -15,7 +16,8 @@ import (
 )
 
 // startStandby makes a hot standby that streams from the primary: a server of
-// pgserver's whose "initdb" is a pg_basebackup.
+// pgserver's whose "initdb" takes a copy of the primary's files. The primary is
+// restarted for that; pg_basebackup is not among the programs of every version.
 func startStandby(t *testing.T, primary *pgserver.Server, name string) *pgserver.Server {
 	t.Helper()
 	dir := t.TempDir()
@@ -24,10 +26,18 @@ func startStandby(t *testing.T, primary *pgserver.Server, name string) *pgserver
 			t.Fatal(err)
 		}
 	}
-	source := fmt.Sprintf("host=127.0.0.1 port=%d user=postgres application_name=%s", primary.Port(), name)
+	if err := primary.Stop(pgserver.Fast); err != nil {
+		t.Fatal(err)
+	}
+	if output, err := command.Command("cp", "-Rp", primary.DataDir(), filepath.Join(dir, "copy")).CombinedOutput(); err != nil {
+		t.Fatalf("copying the primary: %v: %s", err, output)
+	}
+	if err := primary.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	programs := map[string]string{
-		"initdb": fmt.Sprintf("exec %s/pg_basebackup \"$1\" --dbname='%s' --write-recovery-conf --checkpoint=fast --no-sync",
-			primary.BinDir(), source), // $1 is --pgdata
+		"initdb": fmt.Sprintf(`to=${1#--pgdata=}; cp -Rp %s/copy "$to" && touch "$to/standby.signal" && chmod 700 "$to" &&
+			echo "primary_conninfo = 'host=127.0.0.1 port=%d user=postgres application_name=%s'" >>"$to/postgresql.conf"`, dir, primary.Port(), name),
 		"postgres": fmt.Sprintf("exec %s/postgres \"$@\"", primary.BinDir()),
 	}
 	for program, script := range programs {
