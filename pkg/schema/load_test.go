@@ -160,9 +160,16 @@ func requireIndexes(t *testing.T, table *schema.Table) {
 }
 
 func requireRest(t *testing.T, table *schema.Table, owner, reader string) {
-	var got []string
+	var got, sinceVersion18 []string
 	for _, c := range table.Constraints {
+		if c.Type == "n" {
+			sinceVersion18 = append(sinceVersion18, c.Name+" "+c.Definition)
+			continue
+		}
 		got = append(got, fmt.Sprintf("%s %s %s valid %t deferrable %t %t %s", c.Name, c.Type, c.Definition, c.Valid, c.Deferrable, c.Deferred, text(c.Comment)))
+	}
+	if want := []string{"Orders_id_not_null NOT NULL id", "Orders_number_not_null NOT NULL number", "Orders_region_not_null NOT NULL region"}; sinceVersion18 != nil && !slices.Equal(sinceVersion18, want) {
+		t.Errorf("the not-null constraints are %q, want %q", sinceVersion18, want)
 	}
 	requireLines(t, "constraints", got, `
 		Orders_pkey p PRIMARY KEY (region, id) INCLUDE (number) valid true deferrable false false -
