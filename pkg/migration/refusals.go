@@ -1,0 +1,123 @@
+package migration
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/schema"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
+)
+
+func kindRefusals(table *schema.Table) []*shadow.Refusal {
+	name := table.String()
+	kinds := map[string]string{"v": "a view", "m": "a materialized view", "p": "a partitioned table", "f": "a foreign table",
+		"S": "a sequence", "i": "an index", "I": "a partitioned index", "c": "a composite type", "t": "a TOAST table"}
+	remedies := map[string]string{"v": "change the table behind it", "m": "change the tables behind it",
+		"p": "change its leaf partitions one by one"}
+	switch {
+	case table.Storage.Kind != "r":
+		remedy := remedies[table.Storage.Kind]
+		if remedy == "" {
+			remedy = "name an ordinary table"
+		}
+		return []*shadow.Refusal{{Check: "table", Reason: fmt.Sprintf("%s is %s", name, kinds[table.Storage.Kind]), Remedy: remedy}}
+	case table.Storage.Persistence != "p":
+		return []*shadow.Refusal{{Check: "unlogged", Reason: fmt.Sprintf("%s is unlogged or temporary, so its writes are not in the WAL", name),
+			Remedy: "ALTER TABLE ... SET LOGGED first"}}
+	case table.Schema == "pg_catalog" || table.Schema == "information_schema" || strings.HasPrefix(table.Schema, shadow.Prefix):
+		return []*shadow.Refusal{{Check: "table", Reason: fmt.Sprintf("%s belongs to the system or to pgshadow itself", name), Remedy: "name a table of your own"}}
+	default:
+		return nil
+	}
+}
+
+func serverRefusals(server *schema.Server, table *schema.Table) []*shadow.Refusal {
+	var all []*shadow.Refusal
+	refuse := func(wrong bool, check, reason, remedy string) {
+		if wrong {
+			all = append(all, &shadow.Refusal{Check: check, Reason: reason, Remedy: remedy})
+		}
+	}
+	role := pg.Ident(server.Role)
+	refuse(server.Version < minVersion, "version", "the server is PostgreSQL "+server.VersionText, "pgshadow works from PostgreSQL 14 on")
+	refuse(server.InRecovery, "standby", "the server is a hot standby", "connect to the primary")
+	refuse(server.WALLevel != "logical", "wal_level", "wal_level is "+server.WALLevel,
+		"ALTER SYSTEM SET wal_level = 'logical' and restart the server (on managed servers: rds.logical_replication, cloudsql.logical_decoding)")
+	refuse(server.FreeSlots < 1, "max_replication_slots", "no replication slot is free", "drop an unused slot, or raise max_replication_slots and restart the server")
+	refuse(server.FreeSenders < 1, "max_wal_senders", "no WAL sender is free", "raise max_wal_senders and restart the server")
+	refuse(!server.Rights.Replication, "rights", "role "+server.Role+" may not use replication", "ALTER ROLE "+role+" REPLICATION (on RDS: GRANT rds_replication TO "+role+")")
+	refuse(!server.Rights.CreateOnDatabase, "rights", "role "+server.Role+" may not create schemas in database "+server.Database,
+		"GRANT CREATE ON DATABASE "+pg.Ident(server.Database)+" TO "+role)
+	all = append(all, ownerRefusals(server, table.Owner)...)
+	refuse(!server.Rights.OwnerCreateOnSchema && !server.Rights.RoleCreateOnSchema, "rights", "neither "+table.Owner+" nor "+server.Role+" may create in schema "+table.Schema,
+		"GRANT CREATE ON SCHEMA "+pg.Ident(table.Schema)+" TO "+pg.Ident(table.Owner))
+	return all
+}
+
+// ownerRefusals are about what the login role may do as the owner: the shadow is
+// made in the owner's role, and the publication with the owner's rights.
+func ownerRefusals(server *schema.Server, owner string) []*shadow.Refusal {
+	grant := "GRANT " + pg.Ident(owner) + " TO " + pg.Ident(server.Role)
+	setting, inheriting := grant, "ALTER ROLE "+pg.Ident(server.Role)+" INHERIT"
+	if server.Version >= 160000 { // each membership has options of its own
+		setting, inheriting = grant+" WITH SET TRUE", grant+" WITH INHERIT TRUE"
+	}
+	refusal := func(reason, remedy string) *shadow.Refusal {
+		return &shadow.Refusal{Check: "rights", Reason: "role " + server.Role + " " + reason, Remedy: remedy}
+	}
+	if !server.Rights.MemberOfOwner {
+		return []*shadow.Refusal{refusal("is not a member of "+owner+", the owner of the table", grant)}
+	}
+	var all []*shadow.Refusal
+	if !server.Rights.SetOwner {
+		all = append(all, refusal("may not SET ROLE to "+owner+", the owner of the table", setting))
+	}
+	if !server.Rights.InheritOwner {
+		all = append(all, refusal("does not inherit the rights of "+owner+", the owner of the table", inheriting))
+	}
+	return all
+}
+
+// attachmentRemedies say what to do about each kind of object that the shadow
+// does not carry over.
+var attachmentRemedies = map[string]string{
+	"foreign key":       "drop it before the change and add it after, NOT VALID first, then VALIDATE CONSTRAINT",
+	"view":              "drop it before the change and create it again after",
+	"materialized view": "drop it before the change and create it again after",
+	"rule":              "drop it before the change and create it again after",
+	"trigger":           "drop it before the change and create it again after",
+	"policy":            "drop it before the change and create it again after",
+	"row security":      "disable row level security for the change, or copy during a maintenance window",
+	"inheritance":       "detach the table from its parent or children first",
+	"typed table":       "ALTER TABLE ... NOT OF first",
+	"publication":       "take the table out of the publication for the change, and add it again after",
+	"extension member":  "the table is the extension's: change it by updating the extension",
+	"row type user":     "drop what uses the table's row type, and create it again after",
+	"function":          "drop the function before the change and create it again after",
+	"dependent object":  "drop it before the change and create it again after",
+	"security label":    "remove the label for the change, and set it again after",
+	"subscription":      "take the table out of the subscription first",
+}
+
+func attachmentRefusals(attached []schema.Attachment) []*shadow.Refusal {
+	objects := map[string][]string{}
+	var checks []string
+	for _, a := range attached {
+		if objects[a.Check] == nil {
+			checks = append(checks, a.Check)
+		}
+		if !slices.Contains(objects[a.Check], a.Object) {
+			objects[a.Check] = append(objects[a.Check], a.Object)
+		}
+	}
+	var all []*shadow.Refusal
+	for _, check := range checks {
+		all = append(all, &shadow.Refusal{Check: check,
+			Reason: fmt.Sprintf("attached to the table, and not carried over yet: %s %s", check, strings.Join(objects[check], ", ")),
+			Remedy: attachmentRemedies[check]})
+	}
+	return all
+}
+
