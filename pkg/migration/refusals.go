@@ -120,4 +120,3 @@ func attachmentRefusals(attached []schema.Attachment) []*shadow.Refusal {
 	}
 	return all
 }
-
