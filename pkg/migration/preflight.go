@@ -110,13 +110,18 @@ func (m *Migration) stateExists(ctx context.Context) (bool, error) {
 // endStale ends the sessions of a run that this process does not have. The server
 // may not have noticed that their client is gone.
 func (m *Migration) endStale(ctx context.Context, runID string) error {
-	var left *string
-	err := m.control.QueryRow(ctx, `SELECT pg_catalog.string_agg(pg_catalog.format('pid %s (%s)', pid, application_name), ', ')
-			FILTER (WHERE NOT pg_catalog.pg_terminate_backend(pid, 10000))
+	var unsure []int32 // not ended in time, or gone before they could be told to
+	err := m.control.QueryRow(ctx, `SELECT coalesce(pg_catalog.array_agg(pid) FILTER (WHERE NOT pg_catalog.pg_terminate_backend(pid, 10000)), '{}')
 		FROM pg_catalog.pg_stat_activity a JOIN pg_catalog.pg_roles me ON me.rolname = session_user
 		WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid() AND pg_catalog.starts_with(application_name, $1)
 		  AND (usesysid = me.oid OR me.rolsuper)`,
-		pg.ApplicationName(runID+" ")).Scan(&left)
+		pg.ApplicationName(runID+" ")).Scan(&unsure)
+	var left *string
+	if err == nil && len(unsure) > 0 {
+		err = m.control.QueryRow(ctx, `SELECT pg_catalog.string_agg(pg_catalog.format('pid %s (%s)', pid, application_name), ', ')
+			FROM pg_catalog.pg_stat_activity WHERE pid = ANY ($1) AND pg_catalog.starts_with(application_name, $2)`,
+			unsure, pg.ApplicationName(runID+" ")).Scan(&left)
+	}
 	if err != nil {
 		return fmt.Errorf("ending what an earlier process has left of the sessions of run %s: %w", runID, err)
 	}
