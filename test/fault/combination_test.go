@@ -26,7 +26,7 @@ const (
 	table = "orders"
 	rows  = 2500
 	// limit bounds a combination, far above what any takes.
-	limit = 3 * time.Minute
+	limit = 8 * time.Minute
 	// writes is how many more of one kind of write a step waits for.
 	writes = 2
 	// away is how long the network stays cut.
