@@ -72,7 +72,7 @@ func (r *receiver) leave() {
 func TestReplicaLag(t *testing.T) {
 	t.Parallel()
 	primary := pgtest.NewServer(t, pgserver.Options{})
-	standby := startStandby(t, primary, "standby1")
+	standby := pgtest.NewStandby(t, primary, "standby1", nil)
 	dsn := primary.DSN("postgres")
 	writer, replay := connect(t, dsn), connect(t, standby.DSN("postgres"))
 	exec(t, writer, "CREATE TABLE orders (id int); CREATE PUBLICATION p FOR TABLE orders")

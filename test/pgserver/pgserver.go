@@ -90,6 +90,11 @@ type Server struct {
 // Start makes a cluster and starts its server, and returns once it accepts connections. The context bounds the start
 // only. End it with Close; it also ends with this process.
 func Start(ctx context.Context, opts Options) (*Server, error) {
+	return launch(ctx, opts, func(ctx context.Context, s *Server) error { return s.initdb(ctx) })
+}
+
+// launch starts a server on the cluster that fill makes.
+func launch(ctx context.Context, opts Options, fill func(context.Context, *Server) error) (*Server, error) {
 	s := &Server{opts: opts, binDir: opts.BinDir, id: rand.Text()}
 	var err error
 	if s.binDir == "" {
@@ -106,14 +111,14 @@ func Start(ctx context.Context, opts Options) (*Server, error) {
 	if s.janitor, err = startJanitor(s.dir, opts.Dir == ""); err != nil {
 		return nil, err
 	}
-	if err = s.begin(ctx); err != nil {
+	if err = s.begin(ctx, fill); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *Server) begin(ctx context.Context) error {
-	if err := s.initdb(ctx); err != nil {
+func (s *Server) begin(ctx context.Context, fill func(context.Context, *Server) error) error {
+	if err := fill(ctx, s); err != nil {
 		return err
 	}
 	if err := s.configure(); err != nil {

@@ -61,6 +61,23 @@ func NewServer(t testing.TB, opts pgserver.Options) *pgserver.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	closeAtEnd(t, server)
+	return server
+}
+
+// NewStandby starts a hot standby of a server of NewServer, as pgserver's StartStandby does, with the same end.
+func NewStandby(t testing.TB, primary *pgserver.Server, name string, settings map[string]string) *pgserver.Server {
+	t.Helper()
+	server, err := primary.StartStandby(t.Context(), name, settings)
+	if err != nil {
+		t.Fatal(err)
+	}
+	closeAtEnd(t, server)
+	return server
+}
+
+func closeAtEnd(t testing.TB, server *pgserver.Server) {
+	t.Helper()
 	t.Cleanup(func() {
 		if t.Failed() {
 			t.Logf("the log of the test's server ends with:\n%s", server.Log())
@@ -69,7 +86,6 @@ func NewServer(t testing.TB, opts pgserver.Options) *pgserver.Server {
 			t.Errorf("closing the test's server: %v", err)
 		}
 	})
-	return server
 }
 
 // NewOn creates a database on a server of NewServer; it goes when the server goes.
@@ -101,6 +117,11 @@ func databaseName(test string) string {
 }
 
 func quote(name string) string { return pgx.Identifier{name}.Sanitize() }
+
+// At is the same database on another server, a standby.
+func (db *DB) At(server *pgserver.Server) *DB {
+	return &DB{DSN: server.DSN(db.Name), Name: db.Name, source: serverSource(server)}
+}
 
 // Server is the server the database is on, nil when it is not one that pgserver started.
 func (db *DB) Server() *pgserver.Server { return db.source.server }
