@@ -89,16 +89,43 @@ func (c *Cutover) shoo(ctx context.Context, conn *pgx.Conn, table string) error 
 // holders names who holds locks on the original, for the message of an attempt
 // that did not get its own.
 func (c *Cutover) holders(ctx context.Context, conn *pgx.Conn) string {
-	rows, err := conn.Query(ctx, `SELECT DISTINCT pg_catalog.format('pid %s (%s, %s, %s, transaction open for %s)', a.pid, a.usename, a.application_name, a.state,
-			pg_catalog.date_trunc('milliseconds', pg_catalog.clock_timestamp() - a.xact_start))
+	return c.named(ctx, conn, "; it is locked by ", `SELECT DISTINCT pg_catalog.format('pid %s (%s, %s, %s%s, transaction open for %s)', a.pid, a.usename, a.application_name, a.state,
+			`+pg.CommitWaits("a")+`, pg_catalog.date_trunc('milliseconds', pg_catalog.clock_timestamp() - a.xact_start)), coalesce(a.wait_event = 'SyncRep', false)
 		FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
 		WHERE l.relation = $1 AND l.granted AND a.pid <> pg_catalog.pg_backend_pid() LIMIT 5`, c.plan.Original.OID)
+}
+
+// hanging names the sessions whose commits wait for a synchronous standby, for
+// the message of an attempt for which replay did not catch up: it replays nothing
+// that is not visible yet.
+func (c *Cutover) hanging(ctx context.Context, conn *pgx.Conn) string {
+	return c.named(ctx, conn, "; ", `SELECT pg_catalog.format('pid %s (%s, %s, %s%s)', a.pid, a.usename, a.application_name, a.state, `+pg.CommitWaits("a")+`), true
+		FROM pg_catalog.pg_stat_activity a
+		WHERE a.wait_event = 'SyncRep' AND a.datname = pg_catalog.current_database() ORDER BY a.query_start LIMIT 5`)
+}
+
+// named joins what a query of sessions gives, and whether a session's commit
+// waits for a standby. What cannot be had is left out of the message.
+func (c *Cutover) named(ctx context.Context, conn *pgx.Conn, before, sql string, args ...any) string {
+	rows, err := conn.Query(ctx, sql, args...)
 	if err != nil {
 		return ""
 	}
-	names, err := pgx.CollectRows(rows, pgx.RowTo[string])
-	if err != nil || len(names) == 0 {
+	sessions, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct {
+		Name  string
+		Waits bool
+	}])
+	if err != nil || len(sessions) == 0 {
 		return ""
 	}
-	return "; it is locked by " + strings.Join(names, ", ")
+	names, anyWaits := make([]string, len(sessions)), false
+	for i, session := range sessions {
+		names[i] = session.Name
+		anyWaits = anyWaits || session.Waits
+	}
+	text := before + strings.Join(names, ", ")
+	if standbys, err := pg.SynchronousStandbys(ctx, conn); anyWaits && err == nil && standbys != "" {
+		text += "; " + standbys
+	}
+	return text
 }

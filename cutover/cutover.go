@@ -293,7 +293,7 @@ func (c *Cutover) prepare(ctx context.Context, conn *pgx.Conn) error {
 	defer cancel()
 	if err := c.replay.Drain(settling); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
-			return c.late("replay did not catch up within %s", c.settle)
+			return c.late("replay did not catch up within %s%s", c.settle, c.hanging(ctx, conn))
 		}
 		return err
 	}

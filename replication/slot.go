@@ -48,9 +48,9 @@ type Blocker struct {
 // SlotBlockers lists the oldest transactions with an id, of every database, which
 // is what slot creation waits for. Prepared ones have no session.
 func SlotBlockers(ctx context.Context, conn *pgx.Conn) ([]Blocker, error) {
-	rows, err := conn.Query(ctx, `SELECT coalesce(datname, ''), pg_catalog.format('pid %s (%s, %s)', pid, application_name, state),
+	rows, err := conn.Query(ctx, `SELECT coalesce(datname, ''), pg_catalog.format('pid %s (%s, %s%s)', pid, application_name, state, `+pg.CommitWaits("a")+`),
 			pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - xact_start)::pg_catalog.text
-		FROM pg_catalog.pg_stat_activity WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid()
+		FROM pg_catalog.pg_stat_activity a WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid()
 		UNION ALL
 		SELECT database, pg_catalog.format('prepared transaction %L', gid), pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - prepared)::pg_catalog.text
 		FROM pg_catalog.pg_prepared_xacts ORDER BY 3 DESC NULLS LAST LIMIT 5`)

@@ -1,6 +1,7 @@
 package migration
 
 import (
+	"cmp"
 	"sync"
 	"time"
 
@@ -18,6 +19,7 @@ type progress struct {
 	verifier  *verify.Verifier
 	samples   []sample
 	waiting   string
+	hidden    string // see hide
 	last      Progress
 }
 
@@ -39,6 +41,14 @@ func (p *progress) wait(text string) {
 	p.waiting = text
 }
 
+// hide notes why changes are not visible yet; empty: they are. It shows as what
+// the run waits for, unless a phase says something else.
+func (p *progress) hide(text string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.hidden = text
+}
+
 // keep keeps the last complete measure, for the checkpoint.
 func (p *progress) keep(measured Progress) {
 	p.mu.Lock()
@@ -51,7 +61,7 @@ func (p *progress) now() Progress {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	result := p.last
-	result.Phase, result.Waiting = p.phase, p.waiting
+	result.Phase, result.Waiting = p.phase, cmp.Or(p.waiting, p.hidden)
 	return result
 }
 
@@ -71,7 +81,7 @@ func (p *progress) verifying(v *verify.Verifier) {
 func (p *progress) measure(now time.Time, copied int64) Progress {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	result := Progress{Phase: p.phase, Rows: copied, EstimatedRows: max(p.estimated, copied), ETA: -1, Waiting: p.waiting}
+	result := Progress{Phase: p.phase, Rows: copied, EstimatedRows: max(p.estimated, copied), ETA: -1, Waiting: cmp.Or(p.waiting, p.hidden)}
 	if p.phase > Copy {
 		result.EstimatedRows = copied // known by now
 	}

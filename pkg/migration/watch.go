@@ -32,7 +32,8 @@ func (e *WALError) Error() string {
 
 // watch tells once a second how far the run is, and sees to it that nothing goes
 // wrong unnoticed: the WAL that the slot holds back, the original's definition,
-// the table's lock, and who keeps the run's sessions waiting.
+// the table's lock, who keeps the run's sessions waiting, and commits that do not
+// become visible.
 func (m *Migration) watch(ctx context.Context, l *live) (err error) {
 	conn, err := m.db.Connect(ctx, m.run.names.RunID+" watch")
 	if err != nil {
@@ -41,7 +42,7 @@ func (m *Migration) watch(ctx context.Context, l *live) (err error) {
 	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
 	ticker := time.NewTicker(progressInterval)
 	defer ticker.Stop()
-	wal := &walWatch{m: m}
+	wal, hidden := &walWatch{m: m}, &hiddenWatch{m: m}
 	waits := convergence{window: m.config.convergeWindow}
 	for tick := 1; ; tick++ {
 		select {
@@ -53,9 +54,10 @@ func (m *Migration) watch(ctx context.Context, l *live) (err error) {
 			m.progress.keep(measured)
 			m.config.Observer.Observe(Progressed{Progress: measured})
 			m.watchConvergence(&waits, l.draining.Load() > 0, l.backlog(now, measured.LagBytes))
+			err = hidden.look(ctx, conn, now, l)
 		}
 		if tick%watchTicks == 0 {
-			err = errors.Join(wal.look(ctx, conn), m.stillLocked(ctx, conn), m.nameLockHolders(ctx, conn))
+			err = errors.Join(err, wal.look(ctx, conn), m.stillLocked(ctx, conn), m.nameLockHolders(ctx, conn))
 		}
 		if err == nil && tick%driftTicks == 0 {
 			err = m.lookForChanges(ctx, conn)
@@ -148,7 +150,7 @@ func (m *Migration) stillLocked(ctx context.Context, conn *pgx.Conn) error {
 
 // nameLockHolders tells who has the locks that sessions of the run wait for.
 func (m *Migration) nameLockHolders(ctx context.Context, conn *pgx.Conn) error {
-	rows, err := conn.Query(ctx, `SELECT a.application_name, pg_catalog.string_agg(pg_catalog.format('pid %s (%s, %s)', b.pid, b.application_name, b.state), ', ')
+	rows, err := conn.Query(ctx, `SELECT a.application_name, pg_catalog.string_agg(pg_catalog.format('pid %s (%s, %s%s)', b.pid, b.application_name, b.state, `+pg.CommitWaits("b")+`), ', ')
 		FROM pg_catalog.pg_stat_activity a, LATERAL pg_catalog.unnest(pg_catalog.pg_blocking_pids(a.pid)) AS blocker
 		JOIN pg_catalog.pg_stat_activity b ON b.pid = blocker
 		WHERE a.datname = pg_catalog.current_database() AND a.wait_event_type = 'Lock' AND pg_catalog.starts_with(a.application_name, $1)

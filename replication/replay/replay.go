@@ -60,7 +60,7 @@ type Replayer struct {
 	conflicted bool          // a batch conflicted: when caughtUp says so, all is replayed exactly
 	caughtUp   chan error    // of a fence emitted after the conflict; nil when none is on its way
 	replayed   atomic.Uint64
-	invisible  atomic.Int64 // keys that wait for their transaction to become visible
+	invisible  invisible
 	meter      meter
 }
 
@@ -75,10 +75,6 @@ func New(plan *shadow.Plan, set *Set, conn *pgx.Conn, watermarks Watermarks, fen
 
 // Replayed counts the keys replayed so far.
 func (r *Replayer) Replayed() uint64 { return r.replayed.Load() }
-
-// Invisible counts the keys whose transaction the stream delivered but no
-// snapshot sees yet, as when a synchronous standby is away (INV-1).
-func (r *Replayer) Invisible() int64 { return r.invisible.Load() }
 
 // Close ends the session. Run and whoever paused it must have returned.
 func (r *Replayer) Close(ctx context.Context) error { return pg.Close(ctx, r.conn) }
@@ -156,7 +152,7 @@ func (r *Replayer) step(ctx context.Context) (worked bool, err error) {
 	}
 	batch := r.set.take(batchKeys)
 	if len(batch) == 0 {
-		r.invisible.Store(0)
+		r.invisible.clear()
 		return false, nil
 	}
 	finished, err := r.batch(ctx, batch)
@@ -237,7 +233,7 @@ func (r *Replayer) tryBatch(ctx context.Context, began time.Time, batch []taken,
 		}
 		roundTrip = time.Since(asked)
 		visible := seenBy(snapshot, batch)
-		r.invisible.Store(int64(len(batch) - len(visible)))
+		r.invisible.note(asked, snapshot, batch)
 		// INV-3: the watermarks are read after the snapshot.
 		below, above, err := r.sort(ctx, tx, visible)
 		if err != nil {

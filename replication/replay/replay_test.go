@@ -54,6 +54,12 @@ func TestInvisibleTransaction(t *testing.T) {
 	if n := r.replayer.Invisible(); n != 1 {
 		t.Errorf("%d keys are said to be invisible, want 1", n)
 	}
+	r.write(t, "UPDATE t SET v = 'then' WHERE id = 3", 3)
+	r.steps(t)
+	first := r.replayer.InvisibleFor()
+	if first <= 0 {
+		t.Errorf("the transaction is said to be invisible for %v after two batches", first)
+	}
 	if got := r.shadowRow(t, 2); got != "(2,soon)" {
 		t.Errorf("the visible change was not replayed: %s", got)
 	}
@@ -63,8 +69,15 @@ func TestInvisibleTransaction(t *testing.T) {
 	r.steps(t)
 	r.requireDirty(t)
 	r.requireEqual(t)
-	if n := r.replayer.Invisible(); n != 0 {
-		t.Errorf("%d keys are said to be invisible, want none", n)
+	if n, length := r.replayer.Invisible(), r.replayer.InvisibleFor(); n != 0 || length != 0 {
+		t.Errorf("%d keys are said to be invisible, for %v, want none", n, length)
+	}
+	// The next one is invisible for as long as replay has met it, not since the first.
+	next := r.begin(t, "UPDATE t SET v = 'next' WHERE id = 1")
+	r.dirty(xidOf(t, next), 1)
+	r.steps(t)
+	if length := r.replayer.InvisibleFor(); length != 0 {
+		t.Errorf("another transaction is said to be invisible for %v", length)
 	}
 }
 
