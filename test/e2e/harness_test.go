@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/pgshadow/pgshadow/pkg/migration"
+	"github.com/pgshadow/pgshadow/test/pgserver"
 	"github.com/pgshadow/pgshadow/test/pgtest"
 	"github.com/pgshadow/pgshadow/test/workload"
 )
@@ -33,6 +34,7 @@ type change struct {
 	options workload.Options
 	config  func(*migration.Config)
 	setup   func(t *testing.T, db *pgtest.DB)
+	server  *pgserver.Server // nil: the one that tests share
 	// onEvent runs in the observer, after the harness's own work.
 	onEvent func(ctx context.Context, db *pgtest.DB, w *workload.Workload, event migration.Event) error
 }
@@ -78,7 +80,7 @@ func (c change) run(t *testing.T) (*pgtest.DB, migration.Report) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
-	db := pgtest.New(t)
+	db := c.database(t)
 	conn := db.Conn(t)
 	if err := c.spec.Create(ctx, conn, c.rows, workload.CreateOptions{}); err != nil {
 		t.Fatal(err)
@@ -124,6 +126,14 @@ func (c change) run(t *testing.T) (*pgtest.DB, migration.Report) {
 	t.Logf("%d rows copied, %d changes, %d keys replayed, lock held %.1f ms; %s", report.RowsCopied, report.ChangesReceived, report.KeysReplayed, report.Cutover.LockHoldMS, stats)
 	requireClean(t, db, report)
 	return db, report
+}
+
+func (c change) database(t *testing.T) *pgtest.DB {
+	t.Helper()
+	if c.server != nil {
+		return pgtest.NewOn(t, c.server)
+	}
+	return pgtest.New(t)
 }
 
 func (c change) migration(dsn string) migration.Config {
