@@ -7,7 +7,7 @@ RACE = $(shell test "$$($(GO) env CGO_ENABLED)" = 1 && printf '\043include <stdl
 	| $$($(GO) env CC) -xc -fsyntax-only - 2>/dev/null && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-faults bench lint vet setup clean release-snapshot test-image test-matrix versions
+.PHONY: help build demo test test-faults bench lint vet setup clean release-snapshot test-containers test-image test-matrix versions
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test-faults: setup ## break runs at every point in every way, and kill them at r
 
 test-matrix: setup versions ## run the whole end-to-end suite on PostgreSQL 14, 15, 16, 17 and 18
 	$(GO) run ./test/matrix $(MATRIXFLAGS)
+
+test-containers: setup ## run a part of the tests on servers in containers, and say on what
+	@scripts/test-containers.sh
 
 bench: setup ## measure
 	$(GO) run ./test/bench

@@ -33,8 +33,9 @@ var containerCommand = []string{
 	"-c", "TimeZone=UTC",
 }
 
-// startContainer runs the image; testcontainers' reaper removes the container when this process is gone.
-func startContainer(ctx context.Context, image string) (*source, error) {
+// startContainer runs the image, in a container with the label; testcontainers' reaper removes the
+// container when this process is gone, unless TESTCONTAINERS_RYUK_DISABLED leaves that to others.
+func startContainer(ctx context.Context, image, label string) (*source, error) {
 	ctx, cancel := context.WithTimeout(ctx, containerLimit)
 	defer cancel()
 	if err := dockerAnswers(ctx); err != nil {
@@ -43,6 +44,7 @@ func startContainer(ctx context.Context, image string) (*source, error) {
 	container, err := testcontainers.Run(ctx, image,
 		testcontainers.WithLogger(log.NewNoopLogger()),
 		testcontainers.WithEnv(map[string]string{"POSTGRES_HOST_AUTH_METHOD": "trust"}),
+		testcontainers.WithLabels(map[string]string{containerLabel: label}),
 		testcontainers.WithExposedPorts(containerPort),
 		testcontainers.WithCmd(containerCommand...),
 	)
@@ -55,13 +57,27 @@ func startContainer(ctx context.Context, image string) (*source, error) {
 	}
 	port, err := container.MappedPort(ctx, containerPort)
 	if err != nil {
-		return nil, fmt.Errorf("asking for the container's port: %w", err)
+		return nil, fmt.Errorf("asking for the container's port: %w; it says:\n%s", err, said(ctx, container))
 	}
 	contained := &source{adminDSN: containerDSN(host, port.Port()), pgDump: containedDump(container)}
 	if err = contained.awaitConnection(ctx); err != nil {
-		return nil, fmt.Errorf("waiting for the server in the container of %s: %w", image, err)
+		return nil, fmt.Errorf("waiting for the server in the container of %s: %w; it says:\n%s", image, err, said(context.WithoutCancel(ctx), container))
 	}
 	return contained, nil
+}
+
+// said is what the container has printed, for error messages.
+func said(ctx context.Context, container testcontainers.Container) string {
+	logs, err := container.Logs(ctx)
+	if err != nil {
+		return fmt.Sprintf("(no log: %v)", err)
+	}
+	defer logs.Close() //nolint:errcheck // only read from
+	text, err := io.ReadAll(logs)
+	if err != nil {
+		return fmt.Sprintf("(no log: %v)", err)
+	}
+	return string(text)
 }
 
 // awaitConnection returns once the server accepts a session. The first server that the image starts, for its own

@@ -14,9 +14,13 @@ import (
 )
 
 const (
-	dsnEnv       = "PGSHADOW_TEST_DSN"
-	imageEnv     = "PGSHADOW_TEST_IMAGE"
-	defaultImage = "postgres:15"
+	dsnEnv   = "PGSHADOW_TEST_DSN"
+	imageEnv = "PGSHADOW_TEST_IMAGE"
+	// containersEnv asks for a container, whatever else there is. Its value is the container's label containerLabel, by
+	// which who asked for it can remove it.
+	containersEnv  = "PGSHADOW_TEST_CONTAINERS"
+	containerLabel = "pgshadow.test"
+	defaultImage   = "postgres:15"
 )
 
 // source is a server to create databases on.
@@ -32,8 +36,9 @@ type dumper func(ctx context.Context, args ...string) (string, error)
 // surroundings are what decides on the source.
 type surroundings struct {
 	dsn, image string
+	containers string // what containersEnv says
 	start      func(context.Context) (*pgserver.Server, error)
-	contain    func(ctx context.Context, image string) (*source, error)
+	contain    func(ctx context.Context, image, label string) (*source, error)
 }
 
 func environment() surroundings {
@@ -42,8 +47,9 @@ func environment() surroundings {
 		image = defaultImage
 	}
 	return surroundings{
-		dsn:   os.Getenv(dsnEnv),
-		image: image,
+		dsn:        os.Getenv(dsnEnv),
+		image:      image,
+		containers: os.Getenv(containersEnv),
 		start: func(ctx context.Context) (*pgserver.Server, error) {
 			return pgserver.Start(ctx, pgserver.Options{})
 		},
@@ -51,8 +57,12 @@ func environment() surroundings {
 	}
 }
 
-// openSource takes the server named by the environment, else one from installed programs, else one in a container.
+// openSource takes the server named by the environment, else one from installed programs, else one in a container; where
+// a container is asked for, nothing else.
 func openSource(ctx context.Context, env surroundings) (*source, error) {
+	if env.containers != "" {
+		return env.contain(ctx, env.image, env.containers)
+	}
 	if env.dsn != "" {
 		return &source{adminDSN: env.dsn, pgDump: installedDump("", env.dsn)}, nil
 	}
@@ -64,7 +74,7 @@ func openSource(ctx context.Context, env surroundings) (*source, error) {
 	if !errors.As(notInstalled, &missing) { // it is there and does not work: say that
 		return nil, notInstalled
 	}
-	contained, noDocker := env.contain(ctx, env.image)
+	contained, noDocker := env.contain(ctx, env.image, "")
 	if noDocker != nil {
 		return nil, fmt.Errorf("getting a PostgreSQL server to test with: %w", errors.Join(notInstalled, noDocker))
 	}

@@ -16,12 +16,14 @@ func TestOpenSourceOrder(t *testing.T) {
 	broken := errors.New("starting postgres: exit status 1")
 	contained := &source{adminDSN: "postgres://contained"}
 	for name, c := range map[string]struct {
-		dsn             string
+		dsn, containers string
 		start, docker   error
 		want, wantError string
 	}{
 		"external server":             {dsn: "host=db", start: broken, want: "host=db"},
 		"container":                   {start: notInstalled, want: contained.adminDSN},
+		"container asked for":         {dsn: "host=db", containers: "label", want: contained.adminDSN},
+		"container not to be had":     {dsn: "host=db", containers: "label", docker: errors.New("no daemon"), wantError: "no daemon"},
 		"broken, not missing":         {start: broken, wantError: broken.Error()},
 		"nothing: installing helps":   {start: notInstalled, docker: errors.New("x"), wantError: "apt-get install postgresql"},
 		"nothing: Docker helps":       {start: notInstalled, docker: errors.New("x"), wantError: "start Docker"},
@@ -29,10 +31,16 @@ func TestOpenSourceOrder(t *testing.T) {
 		"nothing: Docker's own words": {start: notInstalled, docker: errors.New("no daemon"), wantError: "no daemon"},
 	} {
 		got, err := openSource(t.Context(), surroundings{
-			dsn:     c.dsn,
-			image:   "postgres:15",
-			start:   func(context.Context) (*pgserver.Server, error) { return nil, c.start },
-			contain: func(context.Context, string) (*source, error) { return contained, c.docker },
+			dsn:        c.dsn,
+			image:      "postgres:15",
+			containers: c.containers,
+			start:      func(context.Context) (*pgserver.Server, error) { return nil, c.start },
+			contain: func(_ context.Context, _, label string) (*source, error) {
+				if label != c.containers {
+					t.Errorf("%s: the container's label is %q", name, label)
+				}
+				return contained, c.docker
+			},
 		})
 		switch {
 		case c.wantError != "":
@@ -62,7 +70,7 @@ func TestSourceDSN(t *testing.T) {
 
 func TestDockerThatIsAwayIsAnError(t *testing.T) {
 	t.Setenv("DOCKER_HOST", "tcp://127.0.0.1:1")
-	_, err := startContainer(t.Context(), "postgres:15")
+	_, err := startContainer(t.Context(), "postgres:15", "")
 	if err == nil || !strings.Contains(err.Error(), "asking Docker") {
 		t.Errorf("got %v, want an error", err)
 	}
