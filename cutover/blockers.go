@@ -25,7 +25,8 @@ func (c *Cutover) refuseOldSnapshots(ctx context.Context, conn *pgx.Conn) error 
 		 WHERE EXISTS (SELECT FROM pg_catalog.pg_locks t WHERE t.virtualtransaction = l.virtualtransaction
 		               AND t.relation = $1 AND t.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
 		UNION ALL
-		SELECT pg_catalog.format('pid %s (%s, %s) has had a snapshot since %s', pid, application_name, state, xact_start)
+		SELECT pg_catalog.format('pid %s (%s, %s) has had a snapshot since %s', pid, application_name, coalesce(state, 'its state is hidden'),
+				coalesce(xact_start::pg_catalog.text, 'a time that is hidden from this role, without pg_read_all_stats'))
 		  FROM pg_catalog.pg_stat_activity
 		 WHERE backend_xmin IS NOT NULL AND datname = pg_catalog.current_database()
 		   AND coalesce(backend_type, 'client backend') = 'client backend' AND pid NOT IN (SELECT r.pid FROM pg_catalog.pg_stat_replication r)

@@ -106,7 +106,7 @@ func newRig(t *testing.T, db *pgtest.DB, table string, key keyset.Columns) *rig 
 	must(t, err)
 	conn := r.session(t)
 	must(t, pg.InTx(t.Context(), conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		return CreatePublication(t.Context(), tx, publication, "public.t", false)
+		return CreatePublication(t.Context(), tx, "", publication, "public.t", false)
 	}))
 	start, err := CreateSlot(t.Context(), conn, db.Name)
 	must(t, err)

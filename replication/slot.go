@@ -14,13 +14,14 @@ import (
 // before the slot is created (hazard H5). It takes SHARE UPDATE EXCLUSIVE on the
 // table (PostgreSQL manual, CREATE PUBLICATION), under the session's lock_timeout.
 // generated has stored generated columns published, from PostgreSQL 18 on.
-func CreatePublication(ctx context.Context, tx pgx.Tx, name, table string, generated bool) error {
+// role, or the session's own where it is empty, must own the table.
+func CreatePublication(ctx context.Context, tx pgx.Tx, role, name, table string, generated bool) error {
 	options := "publish = 'insert, update, delete, truncate'"
 	if generated {
 		options += ", publish_generated_columns = stored"
 	}
 	sql := fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE ONLY %s WITH (%s)", pg.Ident(name), table, options)
-	if _, err := tx.Exec(ctx, sql); err != nil {
+	if err := pg.ExecAs(ctx, tx, role, nil, sql); err != nil {
 		return fmt.Errorf("creating publication %q: %w", name, err)
 	}
 	return nil
@@ -46,10 +47,11 @@ type Blocker struct {
 }
 
 // SlotBlockers lists the oldest transactions with an id, of every database, which
-// is what slot creation waits for. Prepared ones have no session.
+// is what slot creation waits for. Prepared ones have no session. Of other roles'
+// sessions a role without pg_read_all_stats is shown neither state nor age.
 func SlotBlockers(ctx context.Context, conn *pgx.Conn) ([]Blocker, error) {
-	rows, err := conn.Query(ctx, `SELECT coalesce(datname, ''), pg_catalog.format('pid %s (%s, %s%s)', pid, application_name, state, `+pg.CommitWaits("a")+`),
-			pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - xact_start)::pg_catalog.text
+	rows, err := conn.Query(ctx, `SELECT coalesce(datname, ''), pg_catalog.format('pid %s (%s, %s%s)', pid, application_name, coalesce(state, 'its state is hidden'), `+pg.CommitWaits("a")+`),
+			coalesce(pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - xact_start)::pg_catalog.text, 'a time that is hidden')
 		FROM pg_catalog.pg_stat_activity a WHERE backend_xid IS NOT NULL AND pid <> pg_catalog.pg_backend_pid()
 		UNION ALL
 		SELECT database, pg_catalog.format('prepared transaction %L', gid), pg_catalog.date_trunc('second', pg_catalog.clock_timestamp() - prepared)::pg_catalog.text
@@ -119,8 +121,10 @@ func DropSlot(ctx context.Context, conn *pgx.Conn, name string) error {
 
 // DropPublication drops the publication if it exists.
 func DropPublication(ctx context.Context, conn *pgx.Conn, name string) error {
-	if _, err := conn.Exec(ctx, "DROP PUBLICATION IF EXISTS "+pg.Ident(name)); err != nil {
+	if err := pg.DropAsOwner(ctx, conn, ownerSQL, name, "DROP PUBLICATION IF EXISTS "+pg.Ident(name)); err != nil {
 		return fmt.Errorf("dropping publication %q: %w", name, err)
 	}
 	return nil
 }
+
+const ownerSQL = "SELECT pg_catalog.pg_get_userbyid(pubowner) FROM pg_catalog.pg_publication WHERE pubname = $1"

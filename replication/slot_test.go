@@ -22,7 +22,7 @@ func TestPublicationIsOfOneTableOnly(t *testing.T) {
 	conn := (&rig{database: open(t, db)}).session(t)
 	const name = `odd "name"`
 	must(t, pg.InTx(t.Context(), conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		return CreatePublication(t.Context(), tx, name, pg.Ident("public", `T "x`), false)
+		return CreatePublication(t.Context(), tx, "", name, pg.Ident("public", `T "x`), false)
 	}))
 	got := pgtest.Scalar[string](t, db, "SELECT string_agg(tablename, ',') || pubinsert || pubupdate || pubdelete || pubtruncate FROM pg_publication JOIN pg_publication_tables USING (pubname) GROUP BY pubinsert, pubupdate, pubdelete, pubtruncate")
 	if want := `T "xtruetruetruetrue`; got != want {

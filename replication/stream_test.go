@@ -53,7 +53,7 @@ func (r *rig) confirmPast(t *testing.T, lsn pg.LSN) {
 // awaitStatus returns when the server has had two more status messages.
 func (r *rig) awaitStatus(t *testing.T) {
 	t.Helper()
-	const query = "SELECT reply_time FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid WHERE slot_name = $1"
+	const query = "SELECT coalesce(reply_time, 'epoch') FROM pg_stat_replication JOIN pg_replication_slots ON active_pid = pid WHERE slot_name = $1"
 	for range 2 {
 		before := pgtest.Scalar[time.Time](t, r.db, query, r.config.Slot)
 		eventually(t, "a status message", func() bool {

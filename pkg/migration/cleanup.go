@@ -132,7 +132,8 @@ func (m *Migration) dropReplication(ctx context.Context, names shadow.Names) err
 }
 
 func (m *Migration) dropSchema(ctx context.Context, name, behavior string) error {
-	if _, err := m.control.Exec(ctx, "DROP SCHEMA IF EXISTS "+pg.Ident(name)+" "+behavior); err != nil {
+	const owner = "SELECT pg_catalog.pg_get_userbyid(nspowner) FROM pg_catalog.pg_namespace WHERE nspname = $1"
+	if err := pg.DropAsOwner(ctx, m.control, owner, name, "DROP SCHEMA IF EXISTS "+pg.Ident(name)+" "+behavior); err != nil {
 		return fmt.Errorf("dropping schema %q: %w", name, err)
 	}
 	return nil

@@ -1,9 +1,11 @@
 package migration
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pgshadow/pgshadow/pkg/checkpoint"
@@ -160,7 +162,13 @@ func (m *Migration) resolve(ctx context.Context) (oid uint32, err error) {
 		return 0, &shadow.Refusal{Check: "table", Reason: fmt.Sprintf("--table %s is not a table's name", m.config.Table),
 			Remedy: `write [schema.]name, with double quotes around names that need them: 'public."Order Items"'`}
 	}
+	// The system's own names win, also where the path says otherwise: pgshadow's
+	// statements would be made of whatever stands before them.
+	path = slices.DeleteFunc(path, func(name string) bool { return name == "pg_catalog" })
 	m.target.searchPath = searchPath(path)
+	if _, err := conn.Exec(ctx, "SELECT pg_catalog.set_config('search_path', $1, false)", m.target.searchPath); err != nil {
+		return 0, fmt.Errorf("setting the search_path: %w", err)
+	}
 	schemaName := ""
 	if len(parts) == 2 {
 		schemaName = parts[0]
@@ -209,7 +217,11 @@ func (m *Migration) preflight(ctx context.Context) error {
 			m.target.server.FreeSlots++ // it is the run's own
 		}
 	}
-	if err := m.refusals(ctx); err != nil {
+	if err := m.makeThrottle(); err != nil {
+		return err
+	}
+	measured := m.throttle.Probe(ctx)
+	if err := m.refusals(ctx, measured); err != nil {
 		return err
 	}
 	if err := m.db.ProbePooler(ctx); err != nil {
@@ -221,7 +233,7 @@ func (m *Migration) preflight(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := m.refuseVolatile(ctx); err != nil {
+	if err := cmp.Or(m.refuseVolatile(ctx), m.refuseClosedSchemas(ctx)); err != nil {
 		return err
 	}
 	size, err := schema.LoadSize(ctx, m.control, table.OID)
@@ -230,32 +242,32 @@ func (m *Migration) preflight(ctx context.Context) error {
 	}
 	m.target.rows = size.EstimatedRows
 	m.progress.estimate(size.EstimatedRows)
-	throttleConfig := m.config.Throttle
-	throttleConfig.OnChange = func(reason string) { m.config.Observer.Observe(Throttled{Reason: reason}) }
-	throttleConfig.OnNote = func(note string) { m.config.Observer.Observe(Noted{Note: note}) }
-	if m.throttle, err = throttle.New(m.db, throttleConfig); err != nil {
-		return err
-	}
-	return m.probeThrottle(ctx)
+	return refuseThrottle(ctx, measured)
 }
 
-// probeThrottle measures every source once: one that cannot be measured would
-// hold the run back for ever.
-func (m *Migration) probeThrottle(ctx context.Context) error {
-	err := m.throttle.Probe(ctx)
+func (m *Migration) makeThrottle() (err error) {
+	config := m.config.Throttle
+	config.OnChange = func(reason string) { m.config.Observer.Observe(Throttled{Reason: reason}) }
+	config.OnNote = func(note string) { m.config.Observer.Observe(Noted{Note: note}) }
+	m.throttle, err = throttle.New(m.db, config)
+	return err
+}
+
+// refuseThrottle makes a refusal of what measuring every source once came to: one
+// that cannot be measured would hold the run back for ever.
+func refuseThrottle(ctx context.Context, err error) error {
 	if err == nil || ctx.Err() != nil || pg.IsConnection(err) {
 		return err
 	}
-	remedy := "correct the throttle flags"
-	var rights *throttle.RightsError
-	if errors.As(err, &rights) {
-		remedy = rights.Remedy()
+	if missing := refuseStats(err); missing != nil {
+		return missing
 	}
-	return &shadow.Refusal{Check: "throttle", Reason: err.Error(), Remedy: remedy}
+	return &shadow.Refusal{Check: "throttle", Reason: err.Error(), Remedy: "correct the throttle flags"}
 }
 
 // refusals gathers every reason to say no, so that a DBA meets them all at once.
-func (m *Migration) refusals(ctx context.Context) error {
+// measured is what measuring the throttle's sources came to.
+func (m *Migration) refusals(ctx context.Context, measured error) error {
 	table := m.target.table
 	all := append(kindRefusals(table), serverRefusals(m.target.server, table)...)
 	if table.Storage.Kind == "r" {
@@ -276,6 +288,13 @@ func (m *Migration) refusals(ctx context.Context) error {
 			all = append(all, refusal)
 		}
 	}
+	if missing := refuseStats(measured); missing != nil {
+		all = append(all, missing)
+	}
+	return refuseAll(all)
+}
+
+func refuseAll(all []*shadow.Refusal) error {
 	switch len(all) {
 	case 0:
 		return nil

@@ -34,9 +34,9 @@ func (m *Migration) prepare(ctx context.Context) error {
 		}
 		var err error
 		if plan, err = m.build(ctx, tx, names); err != nil {
-			return err
+			return m.refuseRights(err)
 		}
-		if err := replication.CreatePublication(ctx, tx, names.Publication(), plan.Original.Quoted(), m.publishesGenerated()); err != nil {
+		if err := replication.CreatePublication(ctx, tx, m.publisher(), names.Publication(), plan.Original.Quoted(), m.publishesGenerated()); err != nil {
 			return err
 		}
 		return store.SetPlan(ctx, tx, plan)
@@ -48,6 +48,15 @@ func (m *Migration) prepare(ctx context.Context) error {
 	m.report.RunID = names.RunID
 	m.config.Observer.Observe(RunStarted{RunID: names.RunID, Table: m.report.Table})
 	return m.createSlot(ctx)
+}
+
+// publisher creates the publication: the login role, which may create in the
+// database, or the owner where the login role does not inherit the ownership.
+func (m *Migration) publisher() string {
+	if m.target.server.Rights.InheritsOwner {
+		return ""
+	}
+	return m.target.table.Owner
 }
 
 func newRunID() string { return strings.ToLower(rand.Text()[:10]) }
@@ -97,6 +106,9 @@ func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*
 	if err := m.refuseTakenNames(ctx, tx, names); err != nil {
 		return nil, err
 	}
+	if err := m.refuseUnchecked(ctx, tx, changed); err != nil {
+		return nil, err
+	}
 	return plan, execAll(ctx, tx, plan.Strip)
 }
 
@@ -142,7 +154,9 @@ func (m *Migration) alter(ctx context.Context, tx pgx.Tx, names shadow.Names, te
 		return fmt.Errorf("taking the owner's role: %w", err)
 	}
 	head := "ALTER TABLE " + names.Shadow() + " "
-	if err := pg.ExecOne(ctx, tx.Conn(), head+text); err != nil {
+	if err := pg.ExecOne(ctx, tx.Conn(), head+text); pg.Is(err, pg.InsufficientRights) {
+		return fmt.Errorf("PostgreSQL refuses %q: %w", text, err)
+	} else if err != nil {
 		return refuseAlter(err, text, len([]rune(head)))
 	}
 	if _, err := tx.Exec(ctx, "SET LOCAL ROLE NONE; SET LOCAL search_path = ''"); err != nil {

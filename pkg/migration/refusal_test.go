@@ -69,7 +69,7 @@ func TestKindsOfRelation(t *testing.T) {
 
 func TestServerIsRefused(t *testing.T) {
 	able := schema.Server{Version: 150000, VersionText: "15.0", Database: "d", Role: "r", WALLevel: "logical", FreeSlots: 1, FreeSenders: 1,
-		Rights: schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, SetOwner: true, InheritOwner: true, OwnerCreateOnSchema: true}}
+		Rights: schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, SetOwner: true, InheritsOwner: true, OwnerCreateOnSchema: true}}
 	table := &schema.Table{Schema: "s", Name: "t", Owner: "Own er"}
 	if got := serverRefusals(&able, table); got != nil {
 		t.Errorf("an able server is refused: %v", Refusals(got))
@@ -86,11 +86,12 @@ func TestServerIsRefused(t *testing.T) {
 		`rights: role r may not SET ROLE to Own er, the owner of the table; GRANT "Own er" TO "r" WITH SET TRUE`: func(s *schema.Server) {
 			s.Version, s.Rights.SetOwner = 160000, false
 		},
-		`rights: role r does not inherit the rights of Own er, the owner of the table; ALTER ROLE "r" INHERIT`: func(s *schema.Server) { s.Rights.InheritOwner = false },
-		`rights: role r does not inherit the rights of Own er, the owner of the table; GRANT "Own er" TO "r" WITH INHERIT TRUE`: func(s *schema.Server) {
-			s.Version, s.Rights.InheritOwner = 180000, false
-		},
 		"rights: neither Own er nor r may create in schema s": func(s *schema.Server) { s.Rights.OwnerCreateOnSchema = false },
+		"rights: Own er may not create in schema s, and r does not inherit its rights": func(s *schema.Server) {
+			s.Rights = schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, SetOwner: true, OwnerCreateOnDatabase: true, RoleCreateOnSchema: true}
+		},
+		`rights: role r does not inherit the rights of Own er, which may not create the publication in database d; GRANT CREATE ON DATABASE "d" TO "Own er"`: func(s *schema.Server) { s.Rights.InheritsOwner = false },
+		`rights: Own er, the owner of the table, lacks USAGE ON SCHEMA x; GRANT USAGE ON SCHEMA x TO "Own er"`:                                               func(s *schema.Server) { s.Rights.OwnerLacks = []string{"USAGE ON SCHEMA x"} },
 	} {
 		server := able
 		spoil(&server)
@@ -100,7 +101,7 @@ func TestServerIsRefused(t *testing.T) {
 		}
 	}
 	all := schema.Server{WALLevel: "minimal", InRecovery: true}
-	if got := serverRefusals(&all, table); len(got) != 9 {
+	if got := serverRefusals(&all, table); len(got) != 10 {
 		t.Errorf("all at once are %d", len(got))
 	}
 }

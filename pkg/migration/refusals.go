@@ -5,7 +5,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/pgshadow/pgshadow/pkg/pg"
 	"github.com/pgshadow/pgshadow/pkg/schema"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
 )
@@ -40,65 +39,35 @@ func serverRefusals(server *schema.Server, table *schema.Table) []*shadow.Refusa
 			all = append(all, &shadow.Refusal{Check: check, Reason: reason, Remedy: remedy})
 		}
 	}
-	role := pg.Ident(server.Role)
 	refuse(server.Version < minVersion, "version", "the server is PostgreSQL "+server.VersionText, "pgshadow works from PostgreSQL 14 on")
 	refuse(server.InRecovery, "standby", "the server is a hot standby", "connect to the primary")
 	refuse(server.WALLevel != "logical", "wal_level", "wal_level is "+server.WALLevel,
 		"ALTER SYSTEM SET wal_level = 'logical' and restart the server (on managed servers: rds.logical_replication, cloudsql.logical_decoding)")
 	refuse(server.FreeSlots < 1, "max_replication_slots", "no replication slot is free", "drop an unused slot, or raise max_replication_slots and restart the server")
 	refuse(server.FreeSenders < 1, "max_wal_senders", "no WAL sender is free", "raise max_wal_senders and restart the server")
-	refuse(!server.Rights.Replication, "rights", "role "+server.Role+" may not use replication", "ALTER ROLE "+role+" REPLICATION (on RDS: GRANT rds_replication TO "+role+")")
-	refuse(!server.Rights.CreateOnDatabase, "rights", "role "+server.Role+" may not create schemas in database "+server.Database,
-		"GRANT CREATE ON DATABASE "+pg.Ident(server.Database)+" TO "+role)
-	all = append(all, ownerRefusals(server, table.Owner)...)
-	refuse(!server.Rights.OwnerCreateOnSchema && !server.Rights.RoleCreateOnSchema, "rights", "neither "+table.Owner+" nor "+server.Role+" may create in schema "+table.Schema,
-		"GRANT CREATE ON SCHEMA "+pg.Ident(table.Schema)+" TO "+pg.Ident(table.Owner))
-	return all
-}
-
-// ownerRefusals are about what the login role may do as the owner: the shadow is
-// made in the owner's role, and the publication with the owner's rights.
-func ownerRefusals(server *schema.Server, owner string) []*shadow.Refusal {
-	grant := "GRANT " + pg.Ident(owner) + " TO " + pg.Ident(server.Role)
-	setting, inheriting := grant, "ALTER ROLE "+pg.Ident(server.Role)+" INHERIT"
-	if server.Version >= 160000 { // each membership has options of its own
-		setting, inheriting = grant+" WITH SET TRUE", grant+" WITH INHERIT TRUE"
-	}
-	refusal := func(reason, remedy string) *shadow.Refusal {
-		return &shadow.Refusal{Check: "rights", Reason: "role " + server.Role + " " + reason, Remedy: remedy}
-	}
-	if !server.Rights.MemberOfOwner {
-		return []*shadow.Refusal{refusal("is not a member of "+owner+", the owner of the table", grant)}
-	}
-	var all []*shadow.Refusal
-	if !server.Rights.SetOwner {
-		all = append(all, refusal("may not SET ROLE to "+owner+", the owner of the table", setting))
-	}
-	if !server.Rights.InheritOwner {
-		all = append(all, refusal("does not inherit the rights of "+owner+", the owner of the table", inheriting))
-	}
-	return all
+	return append(all, rightsRefusals(server, table)...)
 }
 
 // attachmentRemedies say what to do about each kind of object that the shadow
 // does not carry over.
 var attachmentRemedies = map[string]string{
-	"foreign key":       "drop it before the change and add it after, NOT VALID first, then VALIDATE CONSTRAINT",
-	"view":              "drop it before the change and create it again after",
-	"materialized view": "drop it before the change and create it again after",
-	"rule":              "drop it before the change and create it again after",
-	"trigger":           "drop it before the change and create it again after",
-	"policy":            "drop it before the change and create it again after",
-	"row security":      "disable row level security for the change, or copy during a maintenance window",
-	"inheritance":       "detach the table from its parent or children first",
-	"typed table":       "ALTER TABLE ... NOT OF first",
-	"publication":       "take the table out of the publication for the change, and add it again after",
-	"extension member":  "the table is the extension's: change it by updating the extension",
-	"row type user":     "drop what uses the table's row type, and create it again after",
-	"function":          "drop the function before the change and create it again after",
-	"dependent object":  "drop it before the change and create it again after",
-	"security label":    "remove the label for the change, and set it again after",
-	"subscription":      "take the table out of the subscription first",
+	"foreign key":                "drop it before the change and add it after, NOT VALID first, then VALIDATE CONSTRAINT",
+	"view":                       "drop it before the change and create it again after",
+	"materialized view":          "drop it before the change and create it again after",
+	"rule":                       "drop it before the change and create it again after",
+	"trigger":                    "drop it before the change and create it again after",
+	"policy":                     "drop it before the change and create it again after",
+	"row security":               "disable row level security for the change, or copy during a maintenance window",
+	"inheritance":                "detach the table from its parent or children first",
+	"typed table":                "ALTER TABLE ... NOT OF first",
+	"publication":                "take the table out of the publication for the change, and add it again after",
+	"extension member":           "the table is the extension's: change it by updating the extension",
+	"row type user":              "drop what uses the table's row type, and create it again after",
+	"function":                   "drop the function before the change and create it again after",
+	"dependent object":           "drop it before the change and create it again after",
+	"statistics of another role": "ALTER STATISTICS ... OWNER TO the owner of the table",
+	"security label":             "remove the label for the change, and set it again after",
+	"subscription":               "take the table out of the subscription first",
 }
 
 func attachmentRefusals(attached []schema.Attachment) []*shadow.Refusal {

@@ -138,6 +138,9 @@ func sessionSettings(purpose string) map[string]string {
 		"idle_session_timeout":                "0",
 		"default_transaction_isolation":       "read committed",
 		"default_transaction_read_only":       "off",
+		"default_transaction_deferrable":      "off",
+		"role":                                "none",
+		"quote_all_identifiers":               "off",
 		"row_security":                        "off",
 		"synchronous_commit":                  "local", // a standby that is away must not stop a run
 		"standard_conforming_strings":         "on",
@@ -161,6 +164,7 @@ func (d *Database) ConnectReplication(ctx context.Context, purpose string) (*pgc
 	}
 	settings := map[string]string{
 		"application_name":   ApplicationName(purpose),
+		"role":               "none",
 		"client_encoding":    "UTF8",
 		"extra_float_digits": "1",
 		"bytea_output":       "hex",
@@ -262,6 +266,23 @@ func ExecAs(ctx context.Context, tx pgx.Tx, role string, settings map[string]str
 	script.WriteString("; SET LOCAL ROLE NONE")
 	_, err := tx.Exec(ctx, script.String())
 	return err
+}
+
+// DropAsOwner runs one statement that drops something, in the role that ownerSQL
+// finds by the name: the login role may be a member of it and not inherit its
+// rights. What is not there has nobody to drop it.
+func DropAsOwner(ctx context.Context, conn *pgx.Conn, ownerSQL, name, sql string) error {
+	return InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
+		var owner string
+		err := tx.QueryRow(ctx, ownerSQL, name).Scan(&owner)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("looking up the owner: %w", err)
+		}
+		return ExecAs(ctx, tx, owner, nil, sql)
+	})
 }
 
 // ExecOne sends sql by the extended protocol, in which the server itself refuses

@@ -24,7 +24,7 @@ func asked(t *testing.T, conn *pgx.Conn) []string {
 	if err != nil || len(names) < 15 {
 		t.Fatalf("%v are asked for, %v", names, err)
 	}
-	return names
+	return append(names, "role") // which pg_settings does not show
 }
 
 // pin has the database give every session the settings that this one was opened with.

@@ -51,12 +51,12 @@ func TestHostileSettingsArePinned(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	for _, hostile := range []string{"lock_timeout = '1ms'", "default_transaction_isolation = 'serializable'",
-		"search_path = 'nowhere'", "synchronous_commit = 'remote_apply'", "TimeZone = 'Asia/Tokyo'", "row_security = on", "statement_timeout = '1ms'"} { // the last one would end the others
-		db.Exec(t, "ALTER DATABASE "+pg.Ident(db.Name)+" SET "+hostile)
+		"search_path = 'nowhere'", "default_transaction_deferrable = on", "default_transaction_read_only = on", "quote_all_identifiers = on", "role = 'pg_monitor'", "synchronous_commit = 'remote_apply'", "TimeZone = 'Asia/Tokyo'", "row_security = on", "statement_timeout = '1ms'"} { // the last one would end the others
+		db.Exec(t, "SET transaction_read_only = off; SET ROLE NONE; ALTER DATABASE "+pg.Ident(db.Name)+" SET "+hostile)
 	}
 	conn := connect(t, open(t, db).With(map[string]string{"lock_timeout": "1234"}))
 	for name, want := range map[string]string{"statement_timeout": "0", "lock_timeout": "1234ms", "transaction_isolation": "read committed",
-		"search_path": "", "synchronous_commit": "local", "TimeZone": "Asia/Tokyo", "row_security": "off"} {
+		"search_path": "", "synchronous_commit": "local", "TimeZone": "Asia/Tokyo", "row_security": "off", "role": "none", "quote_all_identifiers": "off", "default_transaction_deferrable": "off", "transaction_read_only": "off"} {
 		if got := setting(t, conn, name); got != want {
 			t.Errorf("%s is %q, want %q", name, got, want)
 		}

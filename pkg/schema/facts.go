@@ -168,13 +168,17 @@ type Server struct {
 
 // Rights are what the session's role may do.
 type Rights struct {
-	Replication         bool `json:"replication"`
-	CreateOnDatabase    bool `json:"create_on_database"`
-	MemberOfOwner       bool `json:"member_of_owner"`
-	SetOwner            bool `json:"set_owner"`     // may SET ROLE to the owner
-	InheritOwner        bool `json:"inherit_owner"` // has the owner's rights without that
-	OwnerCreateOnSchema bool `json:"owner_create_on_schema"`
-	RoleCreateOnSchema  bool `json:"role_create_on_schema"`
+	Replication           bool `json:"replication"`
+	CreateOnDatabase      bool `json:"create_on_database"`
+	MemberOfOwner         bool `json:"member_of_owner"`
+	SetOwner              bool `json:"set_owner"`      // may SET ROLE to the owner
+	InheritsOwner         bool `json:"inherits_owner"` // has the owner's rights without SET ROLE
+	OwnerCreateOnDatabase bool `json:"owner_create_on_database"`
+	OwnerCreateOnSchema   bool `json:"owner_create_on_schema"`
+	RoleCreateOnSchema    bool `json:"role_create_on_schema"`
+	// OwnerLacks are rights that the owner would need to make its own table again,
+	// as GRANT spells them: USAGE ON SCHEMA s.
+	OwnerLacks []string `json:"owner_lacks"`
 }
 
 // Attachment is an object that hangs on a table and is not part of Table.

@@ -3,6 +3,7 @@ package schema_test
 import (
 	"errors"
 	"fmt"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -231,9 +232,10 @@ func TestServerAndRights(t *testing.T) {
 	oid := load(t, conn, "public", "t").OID
 	server, err := schema.LoadServer(t.Context(), conn, oid)
 	must(t, err)
-	all := schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, SetOwner: true, InheritOwner: true, OwnerCreateOnSchema: server.Rights.OwnerCreateOnSchema, RoleCreateOnSchema: true}
+	all := schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, SetOwner: true, InheritsOwner: true,
+		OwnerCreateOnSchema: server.Rights.OwnerCreateOnSchema, RoleCreateOnSchema: true, OwnerLacks: []string{"USAGE ON SCHEMA types"}}
 	if !server.Superuser || server.Role != "postgres" || server.Database != db.Name || server.InRecovery || server.WALLevel != "logical" || server.Version < 140000 ||
-		server.VersionText == "" || server.FreeSlots < 1 || server.FreeSenders < 1 || server.Rights != all {
+		server.VersionText == "" || server.FreeSlots < 1 || server.FreeSenders < 1 || !reflect.DeepEqual(server.Rights, all) {
 		t.Errorf("a superuser sees %+v", server)
 	}
 	if !slices.Equal(server.TypeSchemas, []string{"public", "types"}) {
@@ -247,16 +249,22 @@ func TestServerAndRights(t *testing.T) {
 		must(t, err)
 		server, err := schema.LoadServer(t.Context(), conn, oid)
 		must(t, err)
-		if server.Role != plain || server.Superuser || server.Rights != want {
+		if server.Role != plain || server.Superuser || !reflect.DeepEqual(server.Rights, want) {
 			t.Errorf("%s may %+v, want %+v", server.Role, server.Rights, want)
 		}
 	}
 	db.Exec(t, "REVOKE CREATE ON SCHEMA public FROM PUBLIC")
-	require(schema.Rights{})
+	lacks := []string{"USAGE ON SCHEMA types"}
+	require(schema.Rights{InheritsOwner: true, OwnerLacks: lacks})
 	db.Exec(t, "ALTER ROLE "+plain+" REPLICATION; GRANT CREATE ON DATABASE "+db.Name+" TO "+plain)
-	require(schema.Rights{Replication: true, CreateOnDatabase: true})
+	require(schema.Rights{Replication: true, CreateOnDatabase: true, InheritsOwner: true, OwnerLacks: lacks})
+	db.Exec(t, "GRANT USAGE ON SCHEMA types TO "+owner)
 	db.Exec(t, "GRANT "+owner+" TO "+plain+"; GRANT CREATE ON SCHEMA public TO "+owner)
-	require(schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, SetOwner: true, InheritOwner: true, OwnerCreateOnSchema: true, RoleCreateOnSchema: true})
+	require(schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, SetOwner: true, InheritsOwner: true, OwnerCreateOnSchema: true, RoleCreateOnSchema: true, OwnerLacks: []string{}})
+	db.Exec(t, "ALTER ROLE "+plain+" NOINHERIT; GRANT CREATE ON DATABASE "+db.Name+" TO "+owner+`; REVOKE SELECT ON t FROM `+owner+`; REVOKE USAGE ON TYPE types.mood FROM PUBLIC;
+		CREATE FUNCTION types."F"(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT $1'; REVOKE EXECUTE ON FUNCTION types."F" FROM PUBLIC; ALTER TABLE t ADD CHECK (types."F"(id) > 0)`)
+	require(schema.Rights{Replication: true, CreateOnDatabase: true, MemberOfOwner: true, SetOwner: true, OwnerCreateOnDatabase: true, OwnerCreateOnSchema: true,
+		OwnerLacks: []string{`EXECUTE ON FUNCTION types."F"(integer)`, "SELECT ON public.t", "USAGE ON TYPE types.mood"}})
 }
 
 func TestSize(t *testing.T) {

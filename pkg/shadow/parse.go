@@ -3,12 +3,15 @@ package shadow
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	pgquery "github.com/wasilibs/go-pgquery"
 	"github.com/wasilibs/go-pgquery/parser"
 
 	nodes "github.com/pganalyze/pg_query_go/v6"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // placeholder stands for the table while the user's text is parsed.
@@ -24,6 +27,8 @@ type Change struct {
 	Using map[string]Expression `json:"using,omitempty"`
 	// Set holds the value of each new column that was given one.
 	Set map[string]Expression `json:"set,omitempty"`
+	// Schemas are those that names in the texts are qualified with, without repeats.
+	Schemas []string `json:"schemas,omitempty"`
 }
 
 // Expression is a piece of SQL over the original's row, which it calls o.
@@ -94,6 +99,7 @@ func (p *changeParser) alter(index int, text string) error {
 	if err != nil {
 		return syntaxError(err, text, len(placeholder))
 	}
+	p.schemas(tree.ProtoReflect())
 	if len(tree.Stmts) != 1 {
 		return &Refusal{Check: "alter", Reason: fmt.Sprintf("--alter holds %d statements where one ALTER TABLE is meant: %q", len(tree.Stmts), text),
 			Remedy: "give each ALTER TABLE in an --alter of its own, and run other statements yourself"}
@@ -112,6 +118,31 @@ func (p *changeParser) alter(index int, text string) error {
 	default:
 		return refuseAction("it does not change the table in place")(text)
 	}
+}
+
+// schemas notes what the names of types, functions, operators and collations are
+// qualified with.
+func (p *changeParser) schemas(tree protoreflect.Message) {
+	walk(tree, func(message proto.Message) {
+		var name []*nodes.Node
+		switch node := message.(type) {
+		case *nodes.TypeName:
+			name = node.Names
+		case *nodes.FuncCall:
+			name = node.Funcname
+		case *nodes.CollateClause:
+			name = node.Collname
+		case *nodes.A_Expr:
+			name = node.Name
+		}
+		if len(name) < 2 {
+			return
+		}
+		schemaName := name[len(name)-2].GetString_().GetSval()
+		if schemaName != "pg_catalog" && !slices.Contains(p.change.Schemas, schemaName) {
+			p.change.Schemas = append(p.change.Schemas, schemaName)
+		}
+	})
 }
 
 func (p *changeParser) actions(index int, text string, commands []*nodes.Node) error {
@@ -194,6 +225,7 @@ func (p *changeParser) set(column, text string) error {
 	if err != nil {
 		return syntaxError(err, text, len(head))
 	}
+	p.schemas(tree.ProtoReflect())
 	var targets []*nodes.Node
 	if len(tree.Stmts) == 1 {
 		targets = tree.Stmts[0].Stmt.GetSelectStmt().GetTargetList()

@@ -14,6 +14,10 @@ import (
 // statementLimit is the statement_timeout of everything the throttle asks a server.
 const statementLimit = 2 * time.Second
 
+// readOnly is not among the settings that the session is opened with, by which a
+// connection string with target_session_attrs would take the server for a standby.
+const readOnly = "SET default_transaction_read_only = on"
+
 const idle = 'I' // the transaction status of a session without a transaction
 
 // session is one connection, opened when first used and again when lost. It never
@@ -27,8 +31,7 @@ type session struct {
 func newSession(db *pg.Database) *session {
 	return &session{
 		db: db.With(map[string]string{
-			"default_transaction_read_only": "on",
-			"statement_timeout":             pg.Milliseconds(statementLimit),
+			"statement_timeout": pg.Milliseconds(statementLimit),
 		}),
 		turn: make(chan struct{}, 1),
 	}
@@ -58,6 +61,9 @@ func (s *session) once(ctx context.Context, work func(ctx context.Context, conn 
 			return err
 		}
 		s.conn = conn
+		if _, err := conn.Exec(ctx, readOnly); err != nil {
+			return errors.Join(fmt.Errorf("making the session read only: %w", err), s.drop(ctx))
+		}
 	}
 	err := work(ctx, s.conn)
 	switch {

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
 )
 
 // Source is one reason to wait.
@@ -105,5 +107,5 @@ func (e *RightsError) Error() string {
 
 // Remedy is what the operator can do about it.
 func (e *RightsError) Remedy() string {
-	return fmt.Sprintf("grant pg_read_all_stats to role %q, or turn the limit off", e.Role)
+	return fmt.Sprintf("GRANT pg_read_all_stats TO %s (which must inherit its rights), or turn the limit off", pg.Ident(e.Role))
 }

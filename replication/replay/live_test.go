@@ -33,7 +33,7 @@ func newFlow(t *testing.T, table string, change shadow.Change, limit int) *flow 
 	f := &flow{Pair: shadowtest.New(t, db, "t", change), set: NewSet(limit)}
 	conn := f.Session(t)
 	must(t, pg.InTx(t.Context(), conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		return replication.CreatePublication(t.Context(), tx, db.Name, f.Plan.Original.Quoted(), false)
+		return replication.CreatePublication(t.Context(), tx, "", db.Name, f.Plan.Original.Quoted(), false)
 	}))
 	start, err := replication.CreateSlot(t.Context(), conn, db.Name)
 	must(t, err)

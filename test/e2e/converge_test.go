@@ -58,7 +58,7 @@ func TestHotRowsThatAreReplayedTooSlowly(t *testing.T) {
 	var writer *hotWriter
 	var reader *pgx.Conn
 	var reasons []string
-	config := tableT(db, func(event migration.Event) {
+	config := tableT(t, db, func(event migration.Event) {
 		logEvent(t, event)
 		switch e := event.(type) {
 		case migration.PhaseStarted:

@@ -51,12 +51,12 @@ var dumpCases = []dumpCase{
 		ALTER TABLE t ADD CONSTRAINT t_excl EXCLUDE USING btree (id WITH =) WHERE (id > 100);
 		COMMENT ON INDEX t_n IS 'by n'; COMMENT ON CONSTRAINT t_uniq ON t IS 'codes'; ALTER TABLE t CLUSTER ON t_n; CREATE STATISTICS t_stats (ndistinct, dependencies) ON region, n FROM t; COMMENT ON STATISTICS t_stats IS 's'; ALTER STATISTICS t_stats SET STATISTICS 50`,
 		alters: []string{"ALTER COLUMN n TYPE bigint"}, order: "region, id"},
-	{name: "owner, grants, storage, comments, options", setup: `CREATE ROLE {role}_owner; CREATE ROLE {role}_reader; GRANT CREATE, USAGE ON SCHEMA public TO {role}_owner; SET ROLE {role}_owner;
+	{name: "owner, grants, storage, comments, options", setup: `GRANT CREATE, USAGE ON SCHEMA public TO {role}_holder; SET ROLE {role}_holder;
 		CREATE TABLE t (id int PRIMARY KEY, v text, w text) WITH (fillfactor = 80, autovacuum_enabled = false, toast.autovacuum_enabled = false);
 		INSERT INTO t SELECT i, 'v', 'w' FROM generate_series(1, 500) i;
-		GRANT SELECT, INSERT ON t TO {role}_reader; GRANT UPDATE (v), REFERENCES (w) ON t TO {role}_reader WITH GRANT OPTION; GRANT SELECT ON t TO PUBLIC; REVOKE TRUNCATE ON t FROM {role}_owner;
+		GRANT SELECT, INSERT ON t TO {role}_reader; GRANT UPDATE (v), REFERENCES (w) ON t TO {role}_reader WITH GRANT OPTION; GRANT SELECT ON t TO PUBLIC; REVOKE TRUNCATE ON t FROM {role}_holder;
 		COMMENT ON TABLE t IS 'the ''table'''; COMMENT ON COLUMN t.v IS 'a column'; ALTER TABLE t ALTER v SET STATISTICS 77, ALTER v SET (n_distinct = -0.5), ALTER w SET STORAGE EXTERNAL, ALTER v SET COMPRESSION pglz; RESET ROLE;
-		ALTER DEFAULT PRIVILEGES FOR ROLE {role}_owner GRANT DELETE ON TABLES TO {role}_reader`,
+		ALTER DEFAULT PRIVILEGES FOR ROLE {role}_holder GRANT DELETE ON TABLES TO {role}_reader`,
 		alters: []string{"ALTER COLUMN id TYPE bigint"}},
 	{name: "quoted names in another schema", setup: `CREATE SCHEMA "Odd ""Schema"; CREATE TABLE "Odd ""Schema"."Ta""b%le" ("I""d" int PRIMARY KEY, "select" text, "näme" int, "%s" text); CREATE INDEX "an ""index" ON "Odd ""Schema"."Ta""b%le" ("select");
 		INSERT INTO "Odd ""Schema"."Ta""b%le" SELECT i, 'x', i, 'y' FROM generate_series(1, 500) i`,
@@ -100,10 +100,15 @@ func (c dumpCase) run(t *testing.T) {
 		c.order = "id"
 	}
 	shadowed, plain := pgtest.New(t), pgtest.New(t)
+	if strings.Contains(c.setup, "{role}") {
+		shadowed.Role(t, "holder", "")
+		shadowed.Role(t, "reader", "")
+	}
 	setup := strings.ReplaceAll(c.setup, "{role}", shadowed.Name)
 	shadowed.Exec(t, setup)
-	t.Cleanup(func() { dropRoles(t, shadowed, plain) })
-	plain.Exec(t, withoutRoles(setup))
+	plain.Exec(t, setup)
+	dsn := login(t, shadowed)
+	reown(t, plain, shadowed.Name+"_owner")
 	var alters []string
 	for _, text := range c.alters {
 		if i := strings.Index(text, ", RENAME COLUMN"); i >= 0 {
@@ -112,10 +117,11 @@ func (c dumpCase) run(t *testing.T) {
 			alters = append(alters, text)
 		}
 	}
+	owner := pgtest.Scalar[string](t, plain, "SELECT relowner::regrole::text FROM pg_class WHERE oid = $1::regclass", c.table)
 	for _, text := range alters {
-		plain.Exec(t, "ALTER TABLE "+c.table+" "+text)
+		plain.Exec(t, "SET ROLE "+owner+"; ALTER TABLE "+c.table+" "+text)
 	}
-	report, err := migration.Run(t.Context(), migration.Config{DSN: shadowed.DSN, Table: c.table, Alters: alters})
+	report, err := migration.Run(t.Context(), migration.Config{DSN: dsn, Table: c.table, Alters: alters})
 	if err != nil {
 		t.Fatalf("%v (report %+v)", err, report)
 	}
@@ -126,33 +132,6 @@ func (c dumpCase) run(t *testing.T) {
 		t.Errorf("the rows differ from those after a plain ALTER TABLE:\n%s", lineDiff(want, got))
 	}
 	insertWorks(t, shadowed, plain, c)
-}
-
-// withoutRoles leaves out the CREATE ROLE statements: roles belong to the whole
-// cluster, and the first database has made them.
-func withoutRoles(setup string) string {
-	var kept []string
-	for _, statement := range strings.Split(setup, ";") {
-		if !strings.Contains(statement, "CREATE ROLE") {
-			kept = append(kept, statement)
-		}
-	}
-	return strings.Join(kept, ";")
-}
-
-// dropRoles runs before the databases are dropped, so what the roles own must go
-// with them first.
-func dropRoles(t *testing.T, databases ...*pgtest.DB) {
-	t.Helper()
-	owner, reader := databases[0].Name+"_owner", databases[0].Name+"_reader"
-	if pgtest.Scalar[int](t, databases[0], "SELECT count(*) FROM pg_roles WHERE rolname = $1", owner) == 0 {
-		return
-	}
-	for _, db := range databases {
-		db.Exec(t, "DROP OWNED BY "+owner+" CASCADE")
-		db.Exec(t, "DROP OWNED BY "+reader+" CASCADE")
-	}
-	databases[0].Exec(t, "DROP ROLE "+owner+", "+reader)
 }
 
 func rowsOf(t *testing.T, db *pgtest.DB, c dumpCase) string {

@@ -13,7 +13,7 @@ const endSessions = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activi
 // disconnected is a run that waits for the server, with all of its sessions gone.
 func disconnected(t *testing.T, db *pgtest.DB) *background {
 	t.Helper()
-	run := launch(t, manual(db))
+	run := launch(t, manual(t, db))
 	run.await(t, "wait for the operator", waitingFor(theOperator))
 	db.Exec(t, endSessions)
 	run.await(t, "wait for the server", waitingFor("the server"))
@@ -26,7 +26,7 @@ func TestEndedByAnotherProcess(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
 	first := disconnected(t, db)
-	second := mustRun(t, tableT(db, func(migration.Event) {}))
+	second := mustRun(t, tableT(t, db, func(migration.Event) {}))
 	report, err := first.end(t)
 	if err != nil || report.Outcome != migration.Done || report.RunID != second.RunID || report.RetiredTable != second.RetiredTable {
 		t.Errorf("the first process says %s: %v (%+v)", report.Outcome, err, report)
@@ -40,7 +40,7 @@ func TestTakenUpByAnotherProcess(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
 	first := disconnected(t, db)
-	config := manual(db)
+	config := manual(t, db)
 	config.Observer = migration.ObserverFunc(func(migration.Event) {})
 	second := launch(t, config)
 	second.await(t, "phase copy", phaseStart(migration.Copy))
@@ -61,19 +61,19 @@ func TestTakenUpByAnotherProcess(t *testing.T) {
 func TestSameChangeAfterCleanup(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
-	first := mustRun(t, tableT(db, func(migration.Event) {}))
+	first := mustRun(t, tableT(t, db, func(migration.Event) {}))
 	db.Exec(t, "UPDATE pgshadow.run SET phase = 'cutover'")
-	if _, err := migration.Finish(t.Context(), db.DSN, "t"); err != nil {
+	if _, err := migration.Finish(t.Context(), login(t, db), "t"); err != nil {
 		t.Fatal(err)
 	}
 	db.Exec(t, "ALTER TABLE t ALTER id TYPE int")
-	if second := mustRun(t, tableT(db, func(migration.Event) {})); second.RunID == first.RunID || isOriginal(t, db) {
+	if second := mustRun(t, tableT(t, db, func(migration.Event) {})); second.RunID == first.RunID || isOriginal(t, db) {
 		t.Errorf("the second command did %+v", second)
 	}
 	// Removed by hand, nothing is left that the record could speak of.
 	db.Exec(t, "UPDATE pgshadow.run SET phase = 'cutover'; DO $$ DECLARE s name; BEGIN FOR s IN SELECT nspname FROM pg_namespace WHERE nspname LIKE 'pgshadow\\_%' LOOP EXECUTE format('DROP SCHEMA %I CASCADE', s); END LOOP; END $$")
 	db.Exec(t, "ALTER TABLE t ALTER id TYPE int")
-	mustRun(t, tableT(db, func(migration.Event) {}))
+	mustRun(t, tableT(t, db, func(migration.Event) {}))
 	if isOriginal(t, db) {
 		t.Error("the third command changed nothing")
 	}
@@ -87,7 +87,7 @@ func TestAbortOutlivesTheProcess(t *testing.T) {
 	before := pgtest.Dump(t, db, "--no-publications")
 	stopAt(t, db, migration.Index)
 	db.Exec(t, `UPDATE pgshadow.run SET steering = '{"aborted": "somebody"}'`)
-	report, err := migration.Run(t.Context(), tableT(db, func(migration.Event) {}))
+	report, err := migration.Run(t.Context(), tableT(t, db, func(migration.Event) {}))
 	if report.Outcome != migration.Aborted || !strings.Contains(err.Error(), "aborted by somebody") {
 		t.Errorf("the run is %s: %v", report.Outcome, err)
 	}
@@ -100,7 +100,7 @@ func TestReleaseIsForOneProcess(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
 	holder := db.Conn(t)
-	config := manual(db)
+	config := manual(t, db)
 	config.Cutover.Attempts = 1
 	run := launch(t, config)
 	run.await(t, "wait for the operator", waitingFor(theOperator))
@@ -114,7 +114,7 @@ func TestReleaseIsForOneProcess(t *testing.T) {
 	if _, err := holder.Exec(t.Context(), "COMMIT"); err != nil {
 		t.Fatal(err)
 	}
-	run = launch(t, manual(db))
+	run = launch(t, manual(t, db))
 	run.await(t, "wait for the operator", waitingFor(theOperator))
 	if statusOf(t, db).CutoverReleased {
 		t.Error("the cutover is still released")
@@ -132,7 +132,7 @@ func TestManualAgain(t *testing.T) {
 	if _, err := holder.Exec(t.Context(), "BEGIN; LOCK TABLE t IN ACCESS SHARE MODE"); err != nil {
 		t.Fatal(err)
 	}
-	run := launch(t, tableT(db, nil))
+	run := launch(t, tableT(t, db, nil))
 	run.await(t, "failed attempt", func(event migration.Event) bool {
 		_, ok := event.(migration.AttemptFailed)
 		return ok
@@ -155,7 +155,7 @@ func TestExclusiveLockWhileWaiting(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, v text DEFAULT 'd' || 'e' CHECK (v <> 'q')); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 2000) i")
-	run := launch(t, manual(db))
+	run := launch(t, manual(t, db))
 	run.await(t, "wait for the operator", waitingFor(theOperator))
 	holder := db.Conn(t)
 	if _, err := holder.Exec(t.Context(), "SET application_name = 'vacuum full'; BEGIN; LOCK TABLE t"); err != nil {
@@ -181,7 +181,7 @@ func TestAnotherServersSlot(t *testing.T) {
 	db.Exec(t, "UPDATE t SET v = 'missed' WHERE id <= 10; UPDATE pgshadow.run SET server = '1/2'")
 	// The slot is ahead of the shadow.
 	db.Exec(t, "SELECT pg_replication_slot_advance(slot_name, pg_current_wal_lsn()) FROM pg_replication_slots WHERE database = current_database()")
-	report := mustRun(t, tableT(db, func(migration.Event) {}))
+	report := mustRun(t, tableT(t, db, func(migration.Event) {}))
 	if report.Healed < 10 {
 		t.Errorf("healed %d rows", report.Healed)
 	}
@@ -198,7 +198,7 @@ func TestEventTriggerInTheSwap(t *testing.T) {
 	db := createT(t)
 	db.Exec(t, `CREATE FUNCTION no() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no DDL by day'; END $$`)
 	var once bool
-	config := tableT(db, func(event migration.Event) {
+	config := tableT(t, db, func(event migration.Event) {
 		if e, ok := event.(migration.PhaseStarted); ok && e.Phase == migration.Cutover && !once {
 			once = true
 			db.Exec(t, "CREATE EVENT TRIGGER no ON ddl_command_start EXECUTE FUNCTION no()")
@@ -209,5 +209,5 @@ func TestEventTriggerInTheSwap(t *testing.T) {
 		t.Errorf("the run is %s: %v", report.Outcome, err)
 	}
 	db.Exec(t, "DROP EVENT TRIGGER no")
-	requireClean(t, db, mustRun(t, tableT(db, func(migration.Event) {})))
+	requireClean(t, db, mustRun(t, tableT(t, db, func(migration.Event) {})))
 }

@@ -94,7 +94,7 @@ func (c change) run(t *testing.T) (*pgtest.DB, migration.Report) {
 		t.Fatal(err)
 	}
 	p := &pacer{w: w}
-	config := c.migration(db.DSN)
+	config := c.migration(login(t, db))
 	config.Observer = migration.ObserverFunc(func(event migration.Event) {
 		logEvent(t, event)
 		if err := p.observe(ctx, event); err != nil {

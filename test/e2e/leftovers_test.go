@@ -17,7 +17,7 @@ func stopAt(t *testing.T, db *pgtest.DB, phase migration.Phase) migration.Report
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	report, err := migration.Run(ctx, tableT(db, func(event migration.Event) {
+	report, err := migration.Run(ctx, tableT(t, db, func(event migration.Event) {
 		if e, ok := event.(migration.PhaseStarted); ok && e.Phase == phase {
 			cancel()
 		}
@@ -28,13 +28,14 @@ func stopAt(t *testing.T, db *pgtest.DB, phase migration.Phase) migration.Report
 	return report
 }
 
-func tableT(db *pgtest.DB, observe func(migration.Event)) migration.Config {
-	return migration.Config{DSN: db.DSN, Table: "t", Alters: []string{"ALTER COLUMN id TYPE bigint"}, Observer: migration.ObserverFunc(observe)}
+func tableT(t *testing.T, db *pgtest.DB, observe func(migration.Event)) migration.Config {
+	return migration.Config{DSN: login(t, db), Table: "t", Alters: []string{"ALTER COLUMN id TYPE bigint"}, Observer: migration.ObserverFunc(observe)}
 }
 
 func createT(t *testing.T) *pgtest.DB {
 	db := pgtest.New(t)
 	db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 2000) i; CREATE INDEX ON t (v)")
+	login(t, db)
 	return db
 }
 
@@ -48,7 +49,7 @@ func TestStoppedRunResumes(t *testing.T) {
 			stopped := stopAt(t, db, phase)
 			db.Exec(t, "UPDATE t SET v = 'later' WHERE id < 10; DELETE FROM t WHERE id = 11; INSERT INTO t VALUES (5000, 'new')")
 			var resumed migration.RunStarted
-			report, err := migration.Run(t.Context(), tableT(db, func(event migration.Event) {
+			report, err := migration.Run(t.Context(), tableT(t, db, func(event migration.Event) {
 				if e, ok := event.(migration.RunStarted); ok {
 					resumed = e
 				}
@@ -75,7 +76,7 @@ func TestLostSlotHeals(t *testing.T) {
 	stopped := stopAt(t, db, migration.Cutover)
 	dropSlot(t, db, stopped)
 	db.Exec(t, "UPDATE t SET v = 'missed' WHERE id < 10; DELETE FROM t WHERE id = 11; INSERT INTO t VALUES (5000, 'missed')")
-	report, err := migration.Run(t.Context(), tableT(db, func(migration.Event) {}))
+	report, err := migration.Run(t.Context(), tableT(t, db, func(migration.Event) {}))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -91,7 +92,7 @@ func TestAnotherChangeIsRefusedWhileOneIsOpen(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
 	stopped := stopAt(t, db, migration.Index)
-	config := tableT(db, func(migration.Event) {})
+	config := tableT(t, db, func(migration.Event) {})
 	config.Alters = []string{"ADD COLUMN x int"}
 	report, err := migration.Run(t.Context(), config)
 	if err == nil || report.ExitCode != 3 || report.Error.Check != "unfinished run" || !strings.Contains(report.Error.Message, stopped.RunID) {
@@ -110,14 +111,14 @@ func TestSecondProcessIsToldWhoRunsTheFirst(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
 	var once sync.Once
-	report, err := migration.Run(t.Context(), tableT(db, func(event migration.Event) {
+	report, err := migration.Run(t.Context(), tableT(t, db, func(event migration.Event) {
 		if e, ok := event.(migration.PhaseStarted); ok && e.Phase == migration.Copy {
 			once.Do(func() {
-				second, err := migration.Run(t.Context(), tableT(db, func(migration.Event) {}))
+				second, err := migration.Run(t.Context(), tableT(t, db, func(migration.Event) {}))
 				if err == nil || second.ExitCode != 3 || second.Error.Check != "second run" || !strings.Contains(second.Error.Message, "process ") {
 					t.Errorf("the second was not refused: %v", err)
 				}
-				listed, err := migration.Cleanup(t.Context(), db.DSN, false)
+				listed, err := migration.Cleanup(t.Context(), login(t, db), false)
 				if err != nil || len(listed) != 1 || listed[0].State != "live" || listed[0].Removed {
 					t.Errorf("cleanup of a live run: %+v, %v", listed, err)
 				}
@@ -138,7 +139,7 @@ func TestCleanup(t *testing.T) {
 	before := pgtest.Dump(t, db)
 	stopped := stopAt(t, db, migration.Verify)
 	for _, dryRun := range []bool{true, false} {
-		listed, err := migration.Cleanup(t.Context(), db.DSN, dryRun)
+		listed, err := migration.Cleanup(t.Context(), login(t, db), dryRun)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -149,25 +150,25 @@ func TestCleanup(t *testing.T) {
 	}
 	requireUntouched(t, db, before)
 
-	report, err := migration.Run(t.Context(), tableT(db, func(migration.Event) {}))
+	report, err := migration.Run(t.Context(), tableT(t, db, func(migration.Event) {}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	listed, err := migration.Cleanup(t.Context(), db.DSN, false)
+	listed, err := migration.Cleanup(t.Context(), login(t, db), false)
 	if err != nil || len(listed) != 1 || listed[0].State != "retired" || listed[0].Removed {
 		t.Errorf("cleanup with a retired table: %+v, %v", listed, err)
 	}
 	if rows := pgtest.Scalar[int](t, db, "SELECT count(*) FROM "+report.RetiredTable); rows != 2000 {
 		t.Errorf("the retired table holds %d rows", rows)
 	}
-	if removed, err := migration.Finish(t.Context(), db.DSN, "t"); err != nil || len(removed) != 1 || !removed[0].Removed {
+	if removed, err := migration.Finish(t.Context(), login(t, db), "t"); err != nil || len(removed) != 1 || !removed[0].Removed {
 		t.Errorf("finish: %+v, %v", removed, err)
 	}
 	var refusal *shadow.Refusal
-	if _, err := migration.Finish(t.Context(), db.DSN, "t"); !errors.As(err, &refusal) {
+	if _, err := migration.Finish(t.Context(), login(t, db), "t"); !errors.As(err, &refusal) {
 		t.Errorf("the second finish: %v", err)
 	}
-	if left, err := migration.Cleanup(t.Context(), db.DSN, true); err != nil || len(left) != 0 {
+	if left, err := migration.Cleanup(t.Context(), login(t, db), true); err != nil || len(left) != 0 {
 		t.Errorf("left: %+v, %v", left, err)
 	}
 }

@@ -15,7 +15,7 @@ import (
 // told so takes them and does not pass them on.
 var ignored = strings.Fields(`search_path extra_float_digits statement_timeout lock_timeout idle_in_transaction_session_timeout
 	idle_session_timeout default_transaction_isolation default_transaction_read_only row_security synchronous_commit bytea_output
-	intervalstyle jit plan_cache_mode client_min_messages replication`)
+	intervalstyle jit plan_cache_mode client_min_messages role quote_all_identifiers default_transaction_deferrable replication`)
 
 // TestPooler: no command works through a pooler that does not give it sessions of
 // its own as it asks for them. Nothing is created or removed, also of an unfinished
@@ -23,6 +23,8 @@ var ignored = strings.Fields(`search_path extra_float_digits statement_timeout l
 func TestPooler(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
+	behind := *db
+	behind.DSN = login(t, db)
 	stopped := stopAt(t, db, migration.Verify)
 	before := everything(t, db)
 	for name, c := range map[string]struct {
@@ -36,14 +38,15 @@ func TestPooler(t *testing.T) {
 		"session, ignoring":     {pooler.Options{Mode: "session", Ignore: ignored}, "synchronous_commit"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			through := *db
-			through.DSN = pooler.Start(t, db, c.options)
-			report, err := migration.Run(t.Context(), tableT(&through, func(migration.Event) {}))
+			dsn := pooler.Start(t, &behind, c.options)
+			config := tableT(t, db, func(migration.Event) {})
+			config.DSN = dsn
+			report, err := migration.Run(t.Context(), config)
 			if report.Outcome != migration.Refused || report.ExitCode != 3 || report.Error.Check != "pooler" || !strings.Contains(report.Error.Remedy, "server itself") {
 				t.Errorf("not refused: %v, report %+v", err, report)
 			}
-			_, errCleanup := migration.Cleanup(t.Context(), through.DSN, false)
-			_, errFinish := migration.Finish(t.Context(), through.DSN, "t")
+			_, errCleanup := migration.Cleanup(t.Context(), dsn, false)
+			_, errFinish := migration.Finish(t.Context(), dsn, "t")
 			for command, err := range map[string]error{"alter": err, "cleanup": errCleanup, "finish": errFinish} {
 				var refusal *shadow.Refusal
 				if !errors.As(err, &refusal) || refusal.Check != "pooler" || !strings.Contains(refusal.Reason, c.says) {
@@ -55,7 +58,7 @@ func TestPooler(t *testing.T) {
 			}
 		})
 	}
-	if report := mustRun(t, tableT(db, func(migration.Event) {})); report.RunID != stopped.RunID {
+	if report := mustRun(t, tableT(t, db, func(migration.Event) {})); report.RunID != stopped.RunID {
 		t.Errorf("run %s is done, want %s", report.RunID, stopped.RunID)
 	}
 }
@@ -85,10 +88,12 @@ func TestPoolerThatDropsSettings(t *testing.T) {
 	if err := conn.Close(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	through := *db
-	through.DSN = pooler.Start(t, db, pooler.Options{Mode: "session", Ignore: ignored})
+	behind := *db
+	behind.DSN = login(t, db)
+	dsn := pooler.Start(t, &behind, pooler.Options{Mode: "session", Ignore: ignored})
 	before := everything(t, db)
-	config := tableT(&through, func(migration.Event) {})
+	config := tableT(t, db, func(migration.Event) {})
+	config.DSN = dsn
 	config.Table = "public.t" // the login's own search_path is pinned too
 	report, err := migration.Run(t.Context(), config)
 	if report.Outcome != migration.Refused || report.Error.Check != "pooler" || report.RunID != "" || !strings.Contains(err.Error(), "lock_timeout") {
@@ -97,7 +102,7 @@ func TestPoolerThatDropsSettings(t *testing.T) {
 	if after := everything(t, db); after != before {
 		t.Errorf("something was created:\n%s", lineDiff(before, after))
 	}
-	if left, err := migration.Cleanup(t.Context(), through.DSN, true); err != nil || len(left) != 0 {
+	if left, err := migration.Cleanup(t.Context(), config.DSN, true); err != nil || len(left) != 0 {
 		t.Errorf("cleanup, which has no other sessions, ends with %v and %+v", err, left)
 	}
 }

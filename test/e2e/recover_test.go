@@ -25,7 +25,7 @@ func TestLostConnectionsAreRecovered(t *testing.T) {
 				db.Exec(t, "UPDATE t SET v = v || 'x' WHERE id % 10 = 0")
 			}
 			var runs []string
-			config := tableT(db, nil)
+			config := tableT(t, db, nil)
 			config.Copy.ChunkTime = time.Millisecond
 			at := map[string]bool{}
 			once := func(point string) {
@@ -74,7 +74,7 @@ func TestServerRestart(t *testing.T) {
 	server := pgtest.NewServer(t, pgserver.Options{})
 	db := pgtest.NewOn(t, server)
 	db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 2000) i; CREATE INDEX ON t (v)")
-	run := launch(t, tableT(db, nil))
+	run := launch(t, tableT(t, db, nil))
 	run.await(t, "phase verify", phaseStart(migration.Verify))
 	if err := server.Stop(pgserver.Immediate); err != nil {
 		t.Fatal(err)
@@ -92,7 +92,7 @@ func TestServerStaysAway(t *testing.T) {
 	server := pgtest.NewServer(t, pgserver.Options{})
 	db := pgtest.NewOn(t, server)
 	db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 2000) i; CREATE INDEX ON t (v)")
-	config := tableT(db, nil)
+	config := tableT(t, db, nil)
 	config.ReconnectFor = time.Second
 	run := launch(t, config)
 	run.await(t, "phase index", phaseStart(migration.Index))
@@ -106,7 +106,7 @@ func TestServerStaysAway(t *testing.T) {
 	if err := server.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	requireClean(t, db, mustRun(t, tableT(db, func(migration.Event) {})))
+	requireClean(t, db, mustRun(t, tableT(t, db, func(migration.Event) {})))
 }
 
 // TestRemovedWhileTheConnectionWasLost: another session removes the run when its
@@ -115,11 +115,11 @@ func TestRemovedWhileTheConnectionWasLost(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
 	before := pgtest.Dump(t, db, "--no-publications")
-	run := launch(t, manual(db))
+	run := launch(t, manual(t, db))
 	run.await(t, "wait for the operator", waitingFor(theOperator))
 	db.Exec(t, "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pgshadow%'")
 	run.await(t, "wait for the server", waitingFor("the server"))
-	if _, err := migration.Cleanup(t.Context(), db.DSN, false); err != nil {
+	if _, err := migration.Cleanup(t.Context(), login(t, db), false); err != nil {
 		t.Fatal(err)
 	}
 	report, err := run.end(t)
@@ -134,20 +134,20 @@ func TestRemovedWhileTheConnectionWasLost(t *testing.T) {
 func TestKilledAfterTheSwap(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
-	first := mustRun(t, tableT(db, func(migration.Event) {}))
+	first := mustRun(t, tableT(t, db, func(migration.Event) {}))
 	names := shadow.Names{RunID: first.RunID, Table: "t"}
 	db.Exec(t, "UPDATE pgshadow.run SET phase = 'cutover'")
-	db.Exec(t, "CREATE SCHEMA "+pg.Ident(names.ShadowSchema()))
+	db.Exec(t, "CREATE SCHEMA "+pg.Ident(names.ShadowSchema())+" AUTHORIZATION "+db.Name+"_owner")
 	db.Exec(t, "SELECT pg_create_logical_replication_slot($1, 'pgoutput')", names.Slot())
 	oid := pgtest.Scalar[uint32](t, db, "SELECT 't'::regclass::oid")
-	second := mustRun(t, tableT(db, func(migration.Event) {}))
+	second := mustRun(t, tableT(t, db, func(migration.Event) {}))
 	if second.RunID != first.RunID || second.RetiredTable != first.RetiredTable || pgtest.Scalar[uint32](t, db, "SELECT 't'::regclass::oid") != oid {
 		t.Errorf("the second command did %+v", second)
 	}
 	second.Verify = first.Verify
 	requireClean(t, db, second)
 	// Once it is tidy, the same command is a new change.
-	if third := mustRun(t, tableT(db, func(migration.Event) {})); third.RunID == first.RunID {
+	if third := mustRun(t, tableT(t, db, func(migration.Event) {})); third.RunID == first.RunID {
 		t.Error("the third command did nothing")
 	}
 }
@@ -159,8 +159,9 @@ func TestRetainedWAL(t *testing.T) {
 	server := pgtest.NewServer(t, pgserver.Options{})
 	db := pgtest.NewOn(t, server)
 	db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 2000) i; CREATE TABLE filler (v text)")
+	login(t, db)
 	before := pgtest.Dump(t, db, "--no-publications")
-	config := manual(db)
+	config := manual(t, db)
 	config.MaxWALRetained = 64 << 20
 	run := launch(t, config)
 	run.await(t, "wait for the operator", waitingFor(theOperator))
@@ -189,7 +190,7 @@ func TestRetainedWAL(t *testing.T) {
 func TestChangeIsFoundByPolling(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
-	run := launch(t, manual(db))
+	run := launch(t, manual(t, db))
 	run.await(t, "wait for the operator", waitingFor(theOperator))
 	db.Exec(t, "ALTER TABLE t ADD COLUMN y int")
 	before := pgtest.Dump(t, db, "--no-publications")
@@ -203,7 +204,7 @@ func TestChangeIsFoundByPolling(t *testing.T) {
 func TestLockHoldersAreNamed(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
-	config := tableT(db, nil)
+	config := tableT(t, db, nil)
 	config.Copy.ChunkTime = time.Millisecond
 	run := launch(t, config)
 	run.await(t, "phase copy", phaseStart(migration.Copy))

@@ -40,7 +40,7 @@ func TestHealingSurvivesAnotherStop(t *testing.T) {
 	dropSlot(t, db, stopped)
 	db.Exec(t, "UPDATE t SET v = 'missed' WHERE id = 1; DELETE FROM t WHERE id = 2")
 	stopAt(t, db, migration.Copy)
-	config := tableT(db, func(migration.Event) {})
+	config := tableT(t, db, func(migration.Event) {})
 	config.Verify = verify.Off
 	mustRun(t, config)
 	if got := pgtest.Scalar[string](t, db, "SELECT count(*) || ' ' || count(*) FILTER (WHERE v = 'missed') FROM t"); got != "1999 1" {
@@ -58,7 +58,7 @@ func TestHealingWithAUniqueIndex(t *testing.T) {
 		stopped := stopAt(t, db, phase)
 		dropSlot(t, db, stopped)
 		db.Exec(t, "DELETE FROM t WHERE id = 1; INSERT INTO t VALUES (5000, 'v', 1)")
-		requireClean(t, db, mustRun(t, tableT(db, func(migration.Event) {})))
+		requireClean(t, db, mustRun(t, tableT(t, db, func(migration.Event) {})))
 	}
 }
 
@@ -66,9 +66,9 @@ func TestHealingWithAUniqueIndex(t *testing.T) {
 func TestCleanupWithoutRecords(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
-	report := mustRun(t, tableT(db, func(migration.Event) {}))
+	report := mustRun(t, tableT(t, db, func(migration.Event) {}))
 	db.Exec(t, "DROP SCHEMA pgshadow CASCADE")
-	if _, err := migration.Cleanup(t.Context(), db.DSN, false); err == nil {
+	if _, err := migration.Cleanup(t.Context(), login(t, db), false); err == nil {
 		t.Error("a schema with a table was taken for a leftover")
 	}
 	if rows := pgtest.Scalar[int](t, db, "SELECT count(*) FROM "+report.RetiredTable); rows != 2000 {
@@ -83,7 +83,7 @@ func TestRoundingKey(t *testing.T) {
 	change{spec: workload.NumericKey(), rows: 3000, alters: []string{"ADD COLUMN added boolean"}}.run(t)
 	db := pgtest.New(t)
 	db.Exec(t, "CREATE TABLE t (id numeric(10,2) PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 2000) i")
-	config := tableT(db, func(event migration.Event) {
+	config := tableT(t, db, func(event migration.Event) {
 		if e, ok := event.(migration.PhaseStarted); ok && e.Phase == migration.Verify {
 			db.Exec(t, "UPDATE t SET v = 'new' WHERE id < 100")
 		}
@@ -108,7 +108,7 @@ func TestKeysWhoseTextDependsOnSettings(t *testing.T) {
 func TestReindexDuringTheRun(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
-	requireClean(t, db, mustRun(t, tableT(db, func(event migration.Event) {
+	requireClean(t, db, mustRun(t, tableT(t, db, func(event migration.Event) {
 		if e, ok := event.(migration.PhaseStarted); ok && e.Phase == migration.Verify {
 			db.Exec(t, "REINDEX INDEX CONCURRENTLY t_v_idx")
 		}
@@ -122,12 +122,13 @@ func TestSlotWaitsForATransaction(t *testing.T) {
 	server := pgtest.NewServer(t, pgserver.Options{})
 	db := pgtest.NewOn(t, server)
 	db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 100) i; CREATE TABLE other (x int)")
+	login(t, db) // before its tables are in use
 	conn := db.Conn(t)
 	if _, err := conn.Exec(t.Context(), "BEGIN; INSERT INTO other VALUES (1)"); err != nil {
 		t.Fatal(err)
 	}
 	var once sync.Once
-	report := mustRun(t, tableT(db, func(event migration.Event) {
+	report := mustRun(t, tableT(t, db, func(event migration.Event) {
 		if e, ok := event.(migration.Waiting); ok && strings.Contains(e.Reason, db.Name) {
 			once.Do(func() {
 				if _, err := conn.Exec(context.WithoutCancel(t.Context()), "COMMIT"); err != nil {
@@ -146,11 +147,13 @@ func TestLongWriterElsewhereDoesNotHoldUpTheCutover(t *testing.T) {
 	server := pgtest.NewServer(t, pgserver.Options{})
 	db := pgtest.NewOn(t, server)
 	db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 100) i; CREATE TABLE other (x int)")
+	loginAs(t, db, asMember)
+	db.Exec(t, "GRANT pg_read_all_stats TO "+db.Name+"_login") // else every snapshot looks old
 	writer, reader := db.Conn(t), db.Conn(t)
 	reading, stop := context.WithCancel(context.WithoutCancel(t.Context()))
 	var readers sync.WaitGroup
 	t.Cleanup(func() { stop(); readers.Wait() }) // before the session is closed
-	config := tableT(db, func(event migration.Event) {
+	config := tableT(t, db, func(event migration.Event) {
 		e, ok := event.(migration.PhaseStarted)
 		switch {
 		case ok && e.Phase == migration.Copy:
@@ -186,7 +189,7 @@ func TestOldSnapshotHoldsUpTheCutover(t *testing.T) {
 	}
 	var once sync.Once
 	waited := ""
-	report := mustRun(t, tableT(db, func(event migration.Event) {
+	report := mustRun(t, tableT(t, db, func(event migration.Event) {
 		if e, ok := event.(migration.AttemptFailed); ok {
 			once.Do(func() {
 				waited = e.Reason
@@ -209,7 +212,7 @@ func TestStoppedInTheMiddleOfAQuery(t *testing.T) {
 	db.Exec(t, "INSERT INTO t SELECT i, repeat('x', 500) FROM generate_series(10000, 60000) i")
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	report, err := migration.Run(ctx, tableT(db, func(event migration.Event) {
+	report, err := migration.Run(ctx, tableT(t, db, func(event migration.Event) {
 		if _, ok := event.(migration.ChunkCopied); ok {
 			cancel()
 		}
@@ -217,7 +220,7 @@ func TestStoppedInTheMiddleOfAQuery(t *testing.T) {
 	if err == nil || report.Outcome != migration.Stopped {
 		t.Fatalf("not stopped: %v", err)
 	}
-	requireClean(t, db, mustRun(t, tableT(db, func(migration.Event) {})))
+	requireClean(t, db, mustRun(t, tableT(t, db, func(migration.Event) {})))
 }
 
 // TestRenumbering shifts a unique column by one, over more rows than the dirty
@@ -226,7 +229,7 @@ func TestRenumbering(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, pos int UNIQUE); INSERT INTO t SELECT i, i FROM generate_series(1, 50000) i")
-	config := tableT(db, func(event migration.Event) {
+	config := tableT(t, db, func(event migration.Event) {
 		if e, ok := event.(migration.PhaseStarted); ok && e.Phase == migration.Verify {
 			db.Exec(t, "UPDATE t SET pos = pos + 10000000")
 			db.Exec(t, "UPDATE t SET pos = pos - 9999999")

@@ -29,8 +29,9 @@ func TestDataThatTheNewSchemaRejects(t *testing.T) {
 			db := pgtest.New(t)
 			db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, v text, n int); INSERT INTO t SELECT i, i::text, i FROM generate_series(1, 5000) i; CREATE INDEX ON t (v)")
 			db.Exec(t, c.setup)
+			login(t, db)
 			before := pgtest.Dump(t, db)
-			report, err := migration.Run(t.Context(), migration.Config{DSN: db.DSN, Table: "t", Alters: []string{c.alter}})
+			report, err := migration.Run(t.Context(), migration.Config{DSN: login(t, db), Table: "t", Alters: []string{c.alter}})
 			if err == nil || report.Outcome != migration.Aborted || report.ExitCode != 4 {
 				t.Fatalf("not aborted: %v, report %+v", err, report)
 			}

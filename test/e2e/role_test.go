@@ -11,28 +11,51 @@ import (
 	"github.com/pgshadow/pgshadow/test/pgtest"
 )
 
-// TestPlainRole changes a table as a role that is no superuser: REPLICATION,
-// ownership by membership, and CREATE on the database are enough.
+// TestPlainRole has each kind of plain role do everything that there is to do: stop
+// and resume a run, steer it, remove one, swap, list, and drop the retired table.
 func TestPlainRole(t *testing.T) {
-	t.Parallel()
-	db := pgtest.New(t)
-	owner, login := db.Name+"_owner", db.Name+"_login"
-	db.Exec(t, "CREATE ROLE "+owner+"; CREATE ROLE "+login+" LOGIN REPLICATION IN ROLE "+owner)
-	t.Cleanup(func() {
-		for _, role := range []string{login, owner} {
-			db.Exec(t, "DROP OWNED BY "+role+" CASCADE")
-			db.Exec(t, "DROP ROLE "+role)
-		}
-	})
-	db.Exec(t, "GRANT CREATE ON DATABASE "+db.Name+" TO "+login+"; GRANT CREATE ON SCHEMA public TO "+owner)
-	db.Exec(t, `CREATE TABLE t (id serial PRIMARY KEY, n int, u int UNIQUE DEFAULT 5 CHECK (u > 0)); CREATE INDEX ON t (n); INSERT INTO t(n, u) SELECT i, i FROM generate_series(1, 1000) i; ALTER TABLE t OWNER TO `+owner)
-	report, err := migration.Run(t.Context(), migration.Config{DSN: asRole(db.DSN, login), Table: "t", Alters: []string{"ALTER COLUMN id TYPE bigint, ADD COLUMN x int"}})
-	if err != nil {
-		t.Fatalf("%v (%+v)", err, report.Error)
-	}
-	requireClean(t, db, report)
-	if got := pgtest.Scalar[string](t, db, "SELECT tableowner FROM pg_tables WHERE schemaname = 'public' AND tablename = 't'"); got != owner {
-		t.Errorf("the table belongs to %s, want %s", got, owner)
+	for _, kind := range plainRoles {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			db.Exec(t, `CREATE TABLE t (id serial PRIMARY KEY, n int, u int UNIQUE DEFAULT 5 CHECK (u > 0), g int GENERATED ALWAYS AS (n + 1) STORED);
+				CREATE INDEX ON t (n); CREATE STATISTICS t_s ON n, u FROM t; INSERT INTO t(n, u) SELECT i, i FROM generate_series(1, 1000) i`)
+			dsn := loginAs(t, db, kind)
+			before := pgtest.Dump(t, db)
+
+			stopAt(t, db, migration.Index)
+			if removed, err := migration.Cleanup(t.Context(), dsn, false); err != nil || len(removed) != 1 || !removed[0].Removed {
+				t.Fatalf("cleanup: %+v, %v", removed, err)
+			}
+			requireUntouched(t, db, before)
+
+			stopAt(t, db, migration.Verify)
+			run := launch(t, manual(t, db))
+			run.await(t, "wait for the operator", waitingFor(theOperator))
+			run.command(t, db, migration.CommandPause, "")
+			if status := statusOf(t, db); status.State != migration.StatePaused {
+				t.Errorf("the status is %+v", status)
+			}
+			run.command(t, db, migration.CommandAbort, "")
+			if report, err := run.end(t); report.Outcome != migration.Aborted {
+				t.Fatalf("the run is %s: %v", report.Outcome, err)
+			}
+			requireUntouched(t, db, before)
+
+			run = launch(t, manual(t, db))
+			run.await(t, "wait for the operator", waitingFor(theOperator))
+			db.Exec(t, "TRUNCATE t; INSERT INTO t(n, u) VALUES (1, 1)")
+			run.await(t, "another copy", phaseStart(migration.Copy))
+			run.await(t, "wait for the operator", waitingFor(theOperator))
+			run.command(t, db, migration.CommandCutover, "")
+			requireClean(t, db, run.done(t))
+			if got := pgtest.Scalar[string](t, db, "SELECT string_agg(DISTINCT tableowner, ' ') FROM pg_tables WHERE tablename = 't'"); got != db.Name+"_owner" {
+				t.Errorf("the tables belong to %s", got)
+			}
+			if removed, err := migration.Finish(t.Context(), dsn, "t"); err != nil || len(removed) != 1 || !removed[0].Removed {
+				t.Errorf("finish: %+v, %v", removed, err)
+			}
+		})
 	}
 }
 
@@ -59,7 +82,7 @@ func TestOwnersCodeRunsAsTheOwner(t *testing.T) {
 		CREATE TABLE t (id int PRIMARY KEY, n int, d int DEFAULT trap('default', 1), g int GENERATED ALWAYS AS (trap('generated', n)) STORED, CHECK (trap('check', n) >= 0));
 		CREATE INDEX t_i ON t (trap('index', n));
 		INSERT INTO t(id, n) SELECT i, i FROM generate_series(1, 100) i`)
-	report, err := migration.Run(t.Context(), migration.Config{DSN: db.DSN, Table: "t",
+	report, err := migration.Run(t.Context(), migration.Config{DSN: superuser(t, db, "whose rights the traps are after"), Table: "t",
 		Alters: []string{"ALTER COLUMN id TYPE bigint, ADD COLUMN e int DEFAULT trap('new default', 2)"}})
 	if err != nil {
 		t.Fatalf("%v (%+v)", err, report.Error)
@@ -88,13 +111,13 @@ func TestStateTablesOfAnotherRole(t *testing.T) {
 			db.Exec(t, "CREATE ROLE "+other+"; CREATE TABLE caught (what text); CREATE FUNCTION note(what text) RETURNS text LANGUAGE sql AS 'INSERT INTO public.caught VALUES (what) RETURNING what'")
 			t.Cleanup(func() { db.Exec(t, "DROP OWNED BY "+other+" CASCADE; DROP ROLE "+other) })
 			db.Exec(t, "GRANT CREATE ON DATABASE "+db.Name+" TO "+other+"; "+fmt.Sprintf(lay, other))
-			report, err := migration.Run(t.Context(), tableT(db, func(migration.Event) {}))
+			report, err := migration.Run(t.Context(), tableT(t, db, func(migration.Event) {}))
 			if report.ExitCode != 3 || report.Error.Check != "state tables" || !strings.Contains(err.Error(), other) {
 				t.Errorf("alter: %v", err)
 			}
-			_, status := migration.Status(t.Context(), db.DSN, "")
-			_, cleanup := migration.Cleanup(t.Context(), db.DSN, false)
-			_, command := migration.Command(t.Context(), db.DSN, "t", migration.CommandAbort, "")
+			_, status := migration.Status(t.Context(), login(t, db), "")
+			_, cleanup := migration.Cleanup(t.Context(), login(t, db), false)
+			_, command := migration.Command(t.Context(), login(t, db), "t", migration.CommandAbort, "")
 			for _, err := range []error{status, cleanup, command} {
 				var refusal *shadow.Refusal
 				if !errors.As(err, &refusal) || refusal.Check != "state tables" {

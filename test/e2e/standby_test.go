@@ -62,6 +62,20 @@ func (p *pair) awaitReplay(t *testing.T) {
 	p.await(t, p.db.At(p.standby), "the standby to replay all", "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn", written)
 }
 
+// login has pgshadow log in as a plain role that sees the standbys.
+func (p *pair) login(t *testing.T) string {
+	t.Helper()
+	dsn := loginAs(t, p.db, asMember)
+	p.db.Exec(t, "GRANT pg_read_all_stats TO "+p.db.Name+"_login")
+	return dsn
+}
+
+func (p *pair) config(t *testing.T) migration.Config {
+	t.Helper()
+	p.login(t)
+	return tableT(t, p.db, nil)
+}
+
 func (p *pair) stopStandby(t *testing.T) {
 	t.Helper()
 	if err := p.standby.Stop(pgserver.Immediate); err != nil {
@@ -86,7 +100,7 @@ func TestStandbyLags(t *testing.T) {
 	p.awaitReplay(t)
 	standby := p.db.At(p.standby)
 	lag := &lagging{throttled: make(chan struct{})}
-	config := tableT(p.db, nil)
+	config := p.config(t)
 	config.Copy.Workers, config.Copy.ChunkTime = 1, time.Millisecond
 	config.Throttle.MaxReplicaLag = 300 * time.Millisecond
 	config.Observer = migration.ObserverFunc(func(event migration.Event) {
@@ -189,12 +203,13 @@ func TestSynchronousStandbyGoesAway(t *testing.T) {
 			if err := spec.Create(t.Context(), conn, 10000, workload.CreateOptions{}); err != nil {
 				t.Fatal(err)
 			}
+			dsn := p.login(t)
 			p.waitFor(t, "s1")
 			w, err := workload.Start(t.Context(), p.db.DSN, spec, workload.Options{})
 			if err != nil {
 				t.Fatal(err)
 			}
-			run := launch(t, change{spec: spec, alters: []string{"ALTER COLUMN id TYPE bigint"}}.migration(p.db.DSN))
+			run := launch(t, change{spec: spec, alters: []string{"ALTER COLUMN id TYPE bigint"}}.migration(dsn))
 			run.await(t, "the moment", c.leaves)
 			p.stopStandby(t)
 			told, reached := "", false
@@ -239,7 +254,7 @@ func TestSwapWithoutTheSynchronousStandby(t *testing.T) {
 	t.Parallel()
 	p := createPairT(t, nil)
 	p.waitFor(t, "s1")
-	run := launch(t, tableT(p.db, nil))
+	run := launch(t, p.config(t))
 	run.await(t, "phase cutover", phaseStart(migration.Cutover))
 	p.stopStandby(t)
 	hangs := p.db.Conn(t)
@@ -278,7 +293,7 @@ func TestQueryOnTheStandby(t *testing.T) {
 	t.Parallel()
 	p := createPairT(t, map[string]string{"max_standby_streaming_delay": "-1"})
 	p.awaitReplay(t)
-	run := launch(t, tableT(p.db, nil))
+	run := launch(t, p.config(t))
 	run.await(t, "phase cutover", phaseStart(migration.Cutover))
 	p.awaitReplay(t)
 	standby := p.db.At(p.standby)
@@ -317,7 +332,7 @@ func TestFailover(t *testing.T) {
 	t.Parallel()
 	p := createPairT(t, nil)
 	p.waitFor(t, "s1")
-	config := tableT(p.db, nil)
+	config := p.config(t)
 	config.ReconnectFor = time.Second
 	run := launch(t, config)
 	var runID string
@@ -343,11 +358,13 @@ func TestFailover(t *testing.T) {
 	promoted := p.db.At(p.standby)
 	promoted.Exec(t, "SELECT pg_promote()")
 	var resumed migration.RunStarted
-	report := mustRun(t, tableT(promoted, func(event migration.Event) {
+	config.DSN = promoted.As(p.db.Name + "_login")
+	config.Observer = migration.ObserverFunc(func(event migration.Event) {
 		if e, ok := event.(migration.RunStarted); ok {
 			resumed = e
 		}
-	}))
+	})
+	report := mustRun(t, config)
 	if resumed.RunID != runID || !resumed.Resumed || report.Healed != 12 {
 		t.Errorf("run %s went on as %+v and made up for %d rows, want 12", runID, resumed, report.Healed)
 	}

@@ -118,7 +118,7 @@ func (b *background) command(t *testing.T, db *pgtest.DB, name, argument string)
 	}
 	answered := make(chan result, 1)
 	go func() {
-		done, err := migration.Command(t.Context(), db.DSN, "t", name, argument)
+		done, err := migration.Command(t.Context(), login(t, db), "t", name, argument)
 		answered <- result{done, err}
 	}()
 	for {
@@ -135,7 +135,7 @@ func (b *background) command(t *testing.T, db *pgtest.DB, name, argument string)
 
 func statusOf(t *testing.T, db *pgtest.DB) migration.RunStatus {
 	t.Helper()
-	statuses, err := migration.Status(t.Context(), db.DSN, "t")
+	statuses, err := migration.Status(t.Context(), login(t, db), "t")
 	if err != nil || len(statuses) != 1 {
 		t.Fatalf("the status is %+v, %v", statuses, err)
 	}
@@ -160,8 +160,8 @@ func awaitStatus(t *testing.T, db *pgtest.DB, what string, wanted func(migration
 	}
 }
 
-func manual(db *pgtest.DB) migration.Config {
-	config := tableT(db, nil)
+func manual(t *testing.T, db *pgtest.DB) migration.Config {
+	config := tableT(t, db, nil)
 	config.Cutover.Mode = migration.CutoverManual
 	return config
 }
@@ -176,7 +176,7 @@ func isOriginal(t *testing.T, db *pgtest.DB) bool {
 func TestPauseAndResume(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
-	config := tableT(db, nil)
+	config := tableT(t, db, nil)
 	config.Throttle.MaxRowsPerSecond = 500
 	run := launch(t, config)
 	run.await(t, "chunk", chunk)
@@ -200,7 +200,7 @@ func TestPauseAndResume(t *testing.T) {
 func TestPauseOutlivesTheProcess(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
-	run := launch(t, tableT(db, nil))
+	run := launch(t, tableT(t, db, nil))
 	run.await(t, "chunk", chunk)
 	run.command(t, db, migration.CommandPause, "")
 	run.command(t, db, migration.CommandSet, "cutover=manual")
@@ -211,7 +211,7 @@ func TestPauseOutlivesTheProcess(t *testing.T) {
 	if status := statusOf(t, db); status.State != migration.StateStopped || status.Settings["cutover"] != "manual" {
 		t.Errorf("the status is %+v", status)
 	}
-	run = launch(t, tableT(db, nil))
+	run = launch(t, tableT(t, db, nil))
 	run.await(t, "note of the pause", func(event migration.Event) bool {
 		e, ok := event.(migration.Noted)
 		return ok && strings.Contains(e.Note, "paused")
@@ -227,7 +227,7 @@ func TestPauseOutlivesTheProcess(t *testing.T) {
 func TestManualCutover(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
-	config := manual(db)
+	config := manual(t, db)
 	config.Cutover.CompareEvery = 10 * time.Millisecond
 	run := launch(t, config)
 	run.await(t, "wait for the operator", waitingFor(theOperator))
@@ -251,7 +251,7 @@ func TestManualCutover(t *testing.T) {
 func TestReleaseBeforehand(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
-	run := launch(t, manual(db))
+	run := launch(t, manual(t, db))
 	run.await(t, "chunk", chunk)
 	run.command(t, db, migration.CommandCutover, "")
 	requireClean(t, db, run.done(t))
@@ -261,7 +261,7 @@ func TestReleaseBeforehand(t *testing.T) {
 func TestTruncateWhileTheCutoverWaits(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
-	run := launch(t, manual(db))
+	run := launch(t, manual(t, db))
 	run.await(t, "wait for the operator", waitingFor(theOperator))
 	db.Exec(t, "TRUNCATE t; INSERT INTO t VALUES (1, 'new')")
 	run.await(t, "another copy", phaseStart(migration.Copy))
@@ -289,14 +289,14 @@ func TestAbort(t *testing.T) {
 			}
 			if at == nil {
 				stopAt(t, db, migration.Index)
-				done, err := migration.Command(t.Context(), db.DSN, "t", migration.CommandAbort, "")
+				done, err := migration.Command(t.Context(), login(t, db), "t", migration.CommandAbort, "")
 				if err != nil || !done.Accepted {
 					t.Fatalf("%+v, %v", done, err)
 				}
 				requireUntouched(t, db, before)
 				return
 			}
-			run := launch(t, manual(db))
+			run := launch(t, manual(t, db))
 			run.await(t, name, at)
 			run.command(t, db, migration.CommandAbort, "")
 			requireUntouched(t, db, before)
@@ -315,7 +315,7 @@ func TestCommandsThatAreRefused(t *testing.T) {
 	db := createT(t)
 	require := func(name, argument, says string) {
 		t.Helper()
-		done, err := migration.Command(t.Context(), db.DSN, "t", name, argument)
+		done, err := migration.Command(t.Context(), login(t, db), "t", name, argument)
 		var refusal *shadow.Refusal
 		if !errors.As(err, &refusal) || done.Accepted || !strings.Contains(err.Error(), says) {
 			t.Errorf("%s: %+v, %v", name, done, err)
@@ -324,7 +324,7 @@ func TestCommandsThatAreRefused(t *testing.T) {
 	require(migration.CommandPause, "", "no unfinished run of t")
 	stopAt(t, db, migration.Index)
 	require(migration.CommandCutover, "", "no process works on run")
-	run := launch(t, manual(db))
+	run := launch(t, manual(t, db))
 	run.await(t, "wait for the operator", waitingFor(theOperator))
 	var wg sync.WaitGroup
 	wg.Go(func() {
@@ -343,11 +343,11 @@ func TestCommandsThatAreRefused(t *testing.T) {
 func TestStatus(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
-	if none, err := migration.Status(t.Context(), db.DSN, ""); err != nil || len(none) != 0 {
+	if none, err := migration.Status(t.Context(), login(t, db), ""); err != nil || len(none) != 0 {
 		t.Errorf("before any run: %+v, %v", none, err)
 	}
 	db.Exec(t, "ANALYZE t")
-	config := tableT(db, nil)
+	config := tableT(t, db, nil)
 	config.Copy.Workers, config.Throttle.MaxRowsPerSecond = 1, 50 // the second chunk waits for long
 	run := launch(t, config)
 	run.await(t, "chunk", chunk)
@@ -366,8 +366,8 @@ func TestStatus(t *testing.T) {
 		t.Errorf("the report says %q", report.Error.State)
 	}
 	dropSlot(t, db, report)
-	mustRun(t, tableT(db, func(migration.Event) {}))
-	if none, err := migration.Status(t.Context(), db.DSN, "t"); err != nil || len(none) != 0 {
+	mustRun(t, tableT(t, db, func(migration.Event) {}))
+	if none, err := migration.Status(t.Context(), login(t, db), "t"); err != nil || len(none) != 0 {
 		t.Errorf("after the run: %+v, %v", none, err)
 	}
 }
@@ -381,7 +381,7 @@ func TestPausedCutover(t *testing.T) {
 	if _, err := holder.Exec(t.Context(), "BEGIN; LOCK TABLE t IN ACCESS SHARE MODE"); err != nil {
 		t.Fatal(err)
 	}
-	config := tableT(db, nil)
+	config := tableT(t, db, nil)
 	config.Cutover.LockTimeout = 50 * time.Millisecond
 	run := launch(t, config)
 	run.await(t, "failed attempt", func(event migration.Event) bool {

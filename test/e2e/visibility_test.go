@@ -33,7 +33,7 @@ func TestCommittedInTheWALAndNotYetVisible(t *testing.T) {
 			db := pgtest.NewOn(t, server)
 			db.Exec(t, `CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'before' FROM generate_series(1, 1000) i`)
 			gap := &gap{t: t, db: db, received: make(chan struct{})}
-			report, err := migration.Run(t.Context(), migration.Config{DSN: db.DSN, Table: "t", Alters: []string{"ALTER COLUMN id TYPE bigint"}, Verify: verify.Off,
+			report, err := migration.Run(t.Context(), migration.Config{DSN: login(t, db), Table: "t", Alters: []string{"ALTER COLUMN id TYPE bigint"}, Verify: verify.Off,
 				Observer: migration.ObserverFunc(func(event migration.Event) { gap.observe(event, phases.begin, phases.release) })})
 			if err != nil {
 				t.Fatalf("%v (report %+v)", err, report)

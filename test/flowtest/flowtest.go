@@ -44,7 +44,7 @@ func New(t testing.TB, db *pgtest.DB, script string, change shadow.Change) *Flow
 	f := &Flow{Pair: shadowtest.New(t, db, "t", change), Set: replay.NewSet(1 << 30)}
 	conn := f.Session(t)
 	must(t, pg.InTx(t.Context(), conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		return replication.CreatePublication(t.Context(), tx, "pgshadow_"+db.Name, f.Plan.Original.Quoted(), false)
+		return replication.CreatePublication(t.Context(), tx, "", "pgshadow_"+db.Name, f.Plan.Original.Quoted(), false)
 	}))
 	start, err := replication.CreateSlot(t.Context(), conn, db.Name)
 	must(t, err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -15,7 +16,8 @@ const (
 	pollInterval = 20 * time.Millisecond
 )
 
-// drop removes the database and what would stand in the way of that: its slots and prepared transactions.
+// drop removes the database, what would stand in the way of that, its slots and prepared transactions, and then its
+// roles.
 func (db *DB) drop(ctx context.Context) error {
 	return session(ctx, db.source.adminDSN, func(ctx context.Context, conn *pgx.Conn) error {
 		if err := dropSlots(ctx, conn, db.Name); err != nil {
@@ -24,8 +26,15 @@ func (db *DB) drop(ctx context.Context) error {
 		if err := db.rollbackPrepared(ctx, conn); err != nil {
 			return err
 		}
-		_, err := conn.Exec(ctx, "DROP DATABASE IF EXISTS "+quote(db.Name)+" WITH (FORCE)")
-		return err
+		if _, err := conn.Exec(ctx, "DROP DATABASE IF EXISTS "+quote(db.Name)+" WITH (FORCE)"); err != nil {
+			return fmt.Errorf("dropping the database: %w", err)
+		}
+		for _, role := range slices.Backward(db.roles) {
+			if _, err := conn.Exec(ctx, "DROP ROLE IF EXISTS "+quote(role)); err != nil {
+				return fmt.Errorf("dropping its role: %w", err)
+			}
+		}
+		return nil
 	})
 }
 

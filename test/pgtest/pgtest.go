@@ -30,6 +30,7 @@ type DB struct {
 	// Name is unique among all tests that run on the server.
 	Name   string
 	source *source
+	roles  []string // to be dropped after the database
 }
 
 var sharedSource = sync.OnceValues(func() (*source, error) { return openSource(context.Background(), environment()) })
@@ -50,6 +51,18 @@ func New(t testing.TB) *DB {
 			t.Errorf("dropping test database %s: %v", db.Name, err)
 		}
 	})
+	return db
+}
+
+// NewWith is New with further options of CREATE DATABASE, which take the place of the default ones: ENCODING 'LATIN1'.
+func NewWith(t testing.TB, options string) *DB {
+	t.Helper()
+	db := New(t)
+	for _, sql := range []string{"DROP DATABASE " + quote(db.Name), "CREATE DATABASE " + quote(db.Name) + " TEMPLATE template0 " + options} {
+		if err := db.source.administer(context.WithoutCancel(t.Context()), sql); err != nil {
+			t.Fatalf("creating test database %s: %v", db.Name, err)
+		}
+	}
 	return db
 }
 

@@ -3,7 +3,6 @@ package versions
 import (
 	"context"
 	"fmt"
-	"net/url"
 	"strings"
 	"testing"
 	"time"
@@ -36,17 +35,6 @@ func TestPublicationOfTheSchema(t *testing.T) {
 	})
 }
 
-// asRole is the DSN with another role.
-func asRole(t *testing.T, dsn, role string) string {
-	t.Helper()
-	parsed, err := url.Parse(dsn)
-	if err != nil {
-		t.Fatal(err)
-	}
-	parsed.User = url.User(role)
-	return parsed.String()
-}
-
 func major(t *testing.T, db *pgtest.DB) int {
 	t.Helper()
 	return pgtest.Scalar[int](t, db, "SELECT current_setting('server_version_num')::int / 10000")
@@ -57,19 +45,20 @@ func major(t *testing.T, db *pgtest.DB) int {
 func TestMembershipWithoutItsRights(t *testing.T) {
 	t.Parallel()
 	on(t, oldest, newest, func(t *testing.T, db *pgtest.DB) {
-		owner, login := db.Name+"_owner", db.Name+"_login"
-		db.Exec(t, "CREATE ROLE "+owner+"; CREATE ROLE "+login+" LOGIN REPLICATION NOINHERIT; GRANT CREATE ON DATABASE "+db.Name+" TO "+login+"; GRANT CREATE ON SCHEMA public TO "+owner)
+		owner, login := db.Role(t, "owner", ""), db.Role(t, "login", "LOGIN REPLICATION NOINHERIT")
+		db.Exec(t, "GRANT CREATE ON DATABASE "+db.Name+" TO "+login+"; GRANT CREATE ON SCHEMA public TO "+owner)
 		db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT i, i FROM generate_series(1, 100) i; ALTER TABLE t OWNER TO "+owner)
+		publication := fmt.Sprintf(`GRANT CREATE ON DATABASE "%s" TO "%s"`, db.Name, owner)
 		steps := []struct{ before, check, remedy string }{
-			{"GRANT " + owner + " TO " + login, "rights", fmt.Sprintf(`ALTER ROLE "%s" INHERIT`, login)},
+			{"GRANT " + owner + " TO " + login, "rights", publication},
 		}
 		if major(t, db) >= 16 {
 			steps = []struct{ before, check, remedy string }{
 				{fmt.Sprintf("GRANT %s TO %s WITH INHERIT TRUE, SET FALSE", owner, login), "rights", fmt.Sprintf(`GRANT "%s" TO "%s" WITH SET TRUE`, owner, login)},
-				{fmt.Sprintf("GRANT %s TO %s WITH INHERIT FALSE", owner, login), "rights", fmt.Sprintf(`GRANT "%s" TO "%s" WITH INHERIT TRUE`, owner, login)},
+				{fmt.Sprintf("GRANT %s TO %s WITH INHERIT FALSE", owner, login), "rights", publication},
 			}
 		}
-		config := migration.Config{DSN: asRole(t, db.DSN, login), Table: "t", Alters: []string{"ALTER COLUMN n TYPE bigint"}}
+		config := migration.Config{DSN: db.As(login), Table: "t", Alters: []string{"ALTER COLUMN n TYPE bigint"}}
 		for _, step := range steps {
 			db.Exec(t, step.before)
 			if says := refused(t, db, config, step.check); !strings.Contains(says, step.remedy) {

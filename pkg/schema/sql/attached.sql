@@ -73,6 +73,12 @@ UNION ALL
 SELECT 'security label', l.provider FROM pg_catalog.pg_seclabel l
  WHERE l.classoid = 'pg_catalog.pg_class'::regclass AND l.objoid = $1
 UNION ALL
+SELECT 'statistics of another role', pg_catalog.format('%I.%I (of %I)', n.nspname, s.stxname, pg_catalog.pg_get_userbyid(s.stxowner))
+  FROM pg_catalog.pg_statistic_ext s
+  JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace
+  JOIN pg_catalog.pg_class c ON c.oid = s.stxrelid
+ WHERE c.oid = $1 AND s.stxowner <> c.relowner
+UNION ALL
 SELECT 'subscription', s.subname::text
   FROM pg_catalog.pg_subscription_rel r JOIN pg_catalog.pg_subscription s ON s.oid = r.srsubid
  WHERE r.srrelid = $1 AND pg_catalog.has_column_privilege('pg_catalog.pg_subscription', 'subname', 'SELECT')
