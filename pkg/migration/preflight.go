@@ -71,6 +71,9 @@ func (m *Migration) lockTable(ctx context.Context) (err error) {
 	if m.recovery.again && errors.Is(err, schema.ErrNoTable) {
 		return replication.Changed(m.report.Table, []string{"the table was dropped"})
 	}
+	if errors.Is(err, schema.ErrNotUTF8) {
+		return &shadow.Refusal{Check: "encoding", Reason: err.Error(), Remedy: "rename what is so called, and write such a value in an expression as convert_from('\\xFC', 'SQL_ASCII')"}
+	}
 	if err != nil {
 		return err
 	}

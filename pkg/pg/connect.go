@@ -118,6 +118,12 @@ const isoDates = "SET datestyle = 'ISO'"
 const noTransactionTimeout = `SELECT CASE WHEN pg_catalog.current_setting('transaction_timeout', true) IS NOT NULL
 	THEN pg_catalog.set_config('transaction_timeout', '0', false) END`
 
+// bytesAsTheyAre is for databases of no encoding, SQL_ASCII, whose text may be any
+// bytes: to a session that says UTF8 the server hands out none that are no UTF-8,
+// and takes none from it (PostgreSQL manual section 24.3.3).
+const bytesAsTheyAre = `SELECT CASE pg_catalog.current_setting('server_encoding') WHEN 'SQL_ASCII'
+	THEN pg_catalog.set_config('client_encoding', 'SQL_ASCII', false) END`
+
 // ConnectAsLogin opens a session whose search_path is the login role's own: it is
 // what a name without a schema means to the user.
 func (d *Database) ConnectAsLogin(ctx context.Context, purpose string) (*pgx.Conn, error) {

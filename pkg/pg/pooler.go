@@ -220,8 +220,8 @@ func (d *Database) settle(ctx context.Context, conn *pgconn.PgConn, asked map[st
 			return false, err
 		}
 	}
-	if _, err := conn.Exec(ctx, isoDates+"; "+noTransactionTimeout).ReadAll(); err != nil {
-		return false, fmt.Errorf("pinning DateStyle and transaction_timeout: %w", err)
+	if _, err := conn.Exec(ctx, isoDates+"; "+noTransactionTimeout+"; "+bytesAsTheyAre).ReadAll(); err != nil {
+		return false, fmt.Errorf("pinning DateStyle, transaction_timeout and client_encoding: %w", err)
 	}
 	return pooled, nil
 }

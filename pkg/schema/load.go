@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 )
@@ -31,6 +32,10 @@ var (
 // ErrNoTable says that no relation has the name or OID.
 var ErrNoTable = errors.New("no such table")
 
+// ErrNotUTF8 says that a name or an expression of the table is no UTF-8, which only
+// a database of encoding SQL_ASCII can hold.
+var ErrNotUTF8 = errors.New("a name or an expression of the table is no UTF-8, in a database of encoding SQL_ASCII")
+
 // Resolve finds the OID of a relation by name. An empty schema means the
 // session's search_path, as it stood before pgshadow pinned it.
 func Resolve(ctx context.Context, q Querier, schemaName, name string) (oid uint32, err error) {
@@ -50,8 +55,8 @@ func Resolve(ctx context.Context, q Querier, schemaName, name string) (oid uint3
 	return oid, nil
 }
 
-// Load reads the facts of one table. It returns ErrNoTable when the OID is gone.
-// The session's search_path must be empty, so that definitions are qualified.
+// Load reads the facts of one table. It returns ErrNoTable when the OID is gone,
+// and ErrNotUTF8. The session's search_path must be empty, so that definitions are qualified.
 func Load(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 	var document []byte
 	if err := q.QueryRow(ctx, tableSQL, oid).Scan(&document); err != nil {
@@ -59,6 +64,9 @@ func Load(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 			return nil, ErrNoTable
 		}
 		return nil, fmt.Errorf("reading the catalog facts of table %d: %w", oid, err)
+	}
+	if !utf8.Valid(document) { // decoding would put something else in its place
+		return nil, ErrNotUTF8
 	}
 	table := &Table{}
 	if err := json.Unmarshal(document, table); err != nil {

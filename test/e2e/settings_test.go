@@ -208,21 +208,26 @@ func tableRows(t *testing.T, db *pgtest.DB) string {
 // TestEncodings has keys and values beyond ASCII in databases that are not UTF8.
 func TestEncodings(t *testing.T) {
 	t.Parallel()
-	for _, c := range []struct{ name, options, word, value string }{
-		{"LATIN1", "ENCODING 'LATIN1' LOCALE 'C'", "Grüße", "ÿ"},
-		{"WIN1252", "ENCODING 'WIN1252' LOCALE 'C'", "Ärger €", "Œuvre"},
-		{"EUC_JP", "ENCODING 'EUC_JP' LOCALE 'C'", "日本語", "漢字"},
-		{"SQL_ASCII", "ENCODING 'SQL_ASCII' LOCALE 'C'", "Grüße 日本", "ÿ"},
-		{"C.UTF-8", "ENCODING 'UTF8' LOCALE 'C.UTF-8'", "Grüße 日本 😀", "ÿ"},
-		{"ICU", "ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'de-AT' LOCALE 'C'", "Grüße 日本 😀", "ÿ"},
-	} {
+	type encoding struct{ name, options, word, value, client string }
+	cases := []encoding{
+		{"LATIN1", "ENCODING 'LATIN1' LOCALE 'C'", "Grüße", "ÿ", "UTF8"},
+		{"WIN1252", "ENCODING 'WIN1252' LOCALE 'C'", "Ärger €", "Œuvre", "UTF8"},
+		{"EUC_JP", "ENCODING 'EUC_JP' LOCALE 'C'", "日本語", "漢字", "UTF8"},
+		{"SQL_ASCII", "ENCODING 'SQL_ASCII' LOCALE 'C'", "Gr\xfc\xdfe", "ÿ", "SQL_ASCII"}, // the word is no UTF-8
+		{"C.UTF-8", "ENCODING 'UTF8' LOCALE 'C.UTF-8'", "Grüße 日本 😀", "ÿ", "UTF8"},
+	}
+	if pgtest.Scalar[int](t, pgtest.New(t), "SELECT current_setting('server_version_num')::int") >= 150000 {
+		cases = append(cases, encoding{"ICU", "ENCODING 'UTF8' LOCALE_PROVIDER icu ICU_LOCALE 'de-AT' LOCALE 'C'", "Grüße 日本 😀", "ÿ", "UTF8"})
+	}
+	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			db := pgtest.NewWith(t, c.options)
-			db.DSN += "&client_encoding=UTF8" // of the test's own sessions
-			db.Exec(t, fmt.Sprintf(`CREATE TABLE t ("kéy" text PRIMARY KEY, v text DEFAULT '%[2]s', n int);
-				INSERT INTO t SELECT '%[1]s' || i || '%[2]s', repeat('%[2]s', i %% 90), i FROM generate_series(1, 3000) i`, c.word, c.value))
-			config := migration.Config{DSN: strings.TrimSuffix(login(t, db), "&client_encoding=UTF8"), Table: "t", Alters: []string{"ALTER COLUMN n TYPE bigint, ALTER COLUMN v TYPE varchar(900) USING v || '" + c.word + "'"}}
+			own := "&client_encoding=" + c.client
+			db.DSN += own // of the test's own sessions
+			db.Exec(t, fmt.Sprintf(`CREATE TABLE t ("kéy" text PRIMARY KEY, v text DEFAULT '%[2]s', w text, n int);
+				INSERT INTO t SELECT '%[1]s' || i || '%[2]s', repeat('%[2]s', i %% 90), '%[1]s', i FROM generate_series(1, 3000) i`, c.word, c.value))
+			config := migration.Config{DSN: strings.TrimSuffix(login(t, db), own), Table: "t", Alters: []string{"ALTER COLUMN n TYPE bigint, ALTER COLUMN v TYPE varchar(900) USING v || '" + c.value + "'"}}
 			config.Copy.ChunkTime = 1
 			config.Observer = migration.ObserverFunc(func(event migration.Event) {
 				if e, ok := event.(migration.PhaseStarted); ok && e.Phase == migration.Verify {
@@ -230,11 +235,30 @@ func TestEncodings(t *testing.T) {
 				}
 			})
 			requireClean(t, db, mustRun(t, config))
-			got := pgtest.Scalar[string](t, db, fmt.Sprintf(`SELECT format('%%s %%s %%s %%s', count(*), count(*) FILTER (WHERE n > 5 AND v = repeat('%[2]s', (n %% 90)::int) || '%[1]s'),
-				count(*) FILTER (WHERE v = '%[2]s%[1]s' AND n <= 5), count(*) FILTER (WHERE "kéy" = '%[2]s%[1]s')) FROM t`, c.word, c.value))
+			got := pgtest.Scalar[string](t, db, fmt.Sprintf(`SELECT format('%%s %%s %%s %%s', count(*) FILTER (WHERE w = '%[1]s'), count(*) FILTER (WHERE n > 5 AND v = repeat('%[2]s', (n %% 90)::int + 1)),
+				count(*) FILTER (WHERE v = '%[2]s%[2]s' AND n <= 5), count(*) FILTER (WHERE "kéy" = '%[2]s%[1]s')) FROM t`, c.word, c.value))
 			if got != "2999 2994 5 1" {
 				t.Errorf("the table holds %s", got)
 			}
 		})
+	}
+}
+
+// TestDefinitionOfNoEncoding: an expression that cannot be written down as it is, is refused.
+func TestDefinitionOfNoEncoding(t *testing.T) {
+	t.Parallel()
+	db := pgtest.NewWith(t, "ENCODING 'SQL_ASCII' LOCALE 'C'")
+	own := "&client_encoding=SQL_ASCII"
+	db.DSN += own
+	db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, v text DEFAULT 'Gr\xfc\xdfe'); INSERT INTO t SELECT generate_series(2, 9)")
+	config := tableT(t, db, func(migration.Event) {})
+	config.DSN = strings.TrimSuffix(config.DSN, own)
+	if report := refused(t, db, config); report.Error.Check != "encoding" {
+		t.Fatalf("refused by %q: %s", report.Error.Check, report.Error.Message)
+	}
+	db.Exec(t, `ALTER TABLE t ALTER v SET DEFAULT convert_from('\xfc', 'SQL_ASCII')`)
+	requireClean(t, db, mustRun(t, config))
+	if got := pgtest.Scalar[string](t, db, "INSERT INTO t(id) VALUES (1) RETURNING encode(v::bytea, 'hex')"); got != "fc" {
+		t.Errorf("the default is %s", got)
 	}
 }
