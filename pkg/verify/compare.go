@@ -28,11 +28,7 @@ func (v *Verifier) chunk(ctx context.Context, conn *pgx.Conn, within keyset.Rang
 		return fmt.Errorf("comparing chunk %s: %w", within, err)
 	}
 	v.cutter.Observe(int(result.original.rows), time.Since(began))
-	v.mu.Lock()
-	defer v.mu.Unlock()
-	v.count(result)
-	v.suspects = append(v.suspects, result.differing...)
-	if len(v.suspects) >= recheckAt {
+	if v.count(result) >= recheckAt {
 		return v.recheck(ctx, conn)
 	}
 	return nil
@@ -50,12 +46,28 @@ type sum struct {
 	hash int64
 }
 
-func (v *Verifier) count(c comparison) {
+// count adds the outcome of a chunk, and returns how many suspects there are now.
+func (v *Verifier) count(c comparison) int {
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.totals.compared += c.original.rows + int64(len(c.differing))
 	v.agreed(c)
+	v.suspects = append(v.suspects, c.differing...)
+	return len(v.suspects)
 }
 
-// agreed adds rows whose last comparison found no difference.
+// suspected takes the suspects, to be compared again.
+func (v *Verifier) suspected() []keyset.Key {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	keys := v.suspects
+	v.suspects = nil
+	v.totals.rechecked += int64(len(keys))
+	return keys
+}
+
+// agreed adds rows whose last comparison found no difference. The caller holds
+// v.mu.
 func (v *Verifier) agreed(c comparison) {
 	v.totals.originalRows += c.original.rows
 	v.totals.shadowRows += c.shadow.rows
@@ -147,11 +159,11 @@ func eachRow(ctx context.Context, tx pgx.Tx, width int, q query, visit func(matc
 
 // recheck settles the suspects: read again and compared again, in rounds. A key
 // that still differs although no change of it is on its way is a mismatch; one
-// that keeps changing stays in doubt. The caller holds v.mu.
+// that keeps changing stays in doubt.
 func (v *Verifier) recheck(ctx context.Context, conn *pgx.Conn) error {
-	keys := v.suspects
-	v.suspects = nil
-	v.totals.rechecked += int64(len(keys))
+	v.rechecking.Lock()
+	defer v.rechecking.Unlock()
+	keys := v.suspected()
 	for round := 0; len(keys) > 0 && round < rounds; round++ {
 		// The watch begins before the fence of the drain, so a change that the
 		// drain does not wait for is recorded.
@@ -171,17 +183,27 @@ func (v *Verifier) recheck(ctx context.Context, conn *pgx.Conn) error {
 		if _, err := v.replay.Fence(ctx); err != nil {
 			return err
 		}
-		keys = nil
-		for _, key := range differing {
-			if v.replay.Touched(key) {
-				keys = append(keys, key)
-			} else {
-				v.mismatches = append(v.mismatches, key)
-			}
-		}
+		keys = v.judge(differing)
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.inDoubt = append(v.inDoubt, keys...)
 	return nil
+}
+
+// judge returns those of the differing keys that were written meanwhile; the
+// others are mismatches.
+func (v *Verifier) judge(differing []keyset.Key) (touched []keyset.Key) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	for _, key := range differing {
+		if v.replay.Touched(key) {
+			touched = append(touched, key)
+		} else {
+			v.mismatches = append(v.mismatches, key)
+		}
+	}
+	return touched
 }
 
 func (v *Verifier) again(ctx context.Context, conn *pgx.Conn, keys []keyset.Key) ([]keyset.Key, error) {
@@ -194,6 +216,8 @@ func (v *Verifier) again(ctx context.Context, conn *pgx.Conn, keys []keyset.Key)
 	if err != nil {
 		return nil, fmt.Errorf("comparing %d rows again: %w", len(keys), err)
 	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
 	v.agreed(result)
 	return result.differing, nil
 }

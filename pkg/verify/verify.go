@@ -100,7 +100,9 @@ type Verifier struct {
 	cuts    int
 	end     bool
 
-	mu         sync.Mutex // guards what follows
+	rechecking sync.Mutex // one recheck at a time: there is one watch of keys
+
+	mu         sync.Mutex // guards what follows; nothing is waited for under it
 	totals     totals
 	suspects   []keyset.Key
 	inDoubt    []keyset.Key
@@ -161,8 +163,6 @@ func (v *Verifier) settle(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
-	v.mu.Lock()
-	defer v.mu.Unlock()
 	return v.recheck(ctx, conn)
 }
 

@@ -136,6 +136,46 @@ func TestChangeOnItsWayIsNoMismatch(t *testing.T) {
 	}
 }
 
+// stuck is a live side whose replay waits, as for a synchronous standby that is away.
+type stuck struct {
+	*rig
+	draining, release chan struct{}
+}
+
+func (s *stuck) Drain(ctx context.Context) error {
+	close(s.draining)
+	<-s.release
+	return s.Flow.Drain(ctx)
+}
+
+// TestProgressWhileReplayWaits: whoever asks how far it is waits for nobody, since
+// checkpoints and the watch over the WAL ask too.
+func TestProgressWhileReplayWaits(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, thousand, toBigint)
+	r.spoil(t, "UPDATE %[1]s SET v = 'stale' WHERE id = 3")
+	waiting := &stuck{rig: r, draining: make(chan struct{}), release: make(chan struct{})}
+	v := New(Config{Mode: Full, Workers: 2}, r.Plan, r.AsOwner, r.cutter, waiting, free{})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := v.Run(t.Context())
+		ended <- err
+	}()
+	<-waiting.draining
+	told := make(chan int64, 1)
+	go func() { told <- v.Rows() }()
+	select {
+	case rows := <-told:
+		if rows != 1000 {
+			t.Errorf("it tells of %d rows", rows)
+		}
+	case <-time.After(time.Minute):
+		t.Error("it tells nothing")
+	}
+	close(waiting.release)
+	must(t, <-ended)
+}
+
 func TestSample(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' || i FROM generate_series(1, 2450) i", toBigint)
