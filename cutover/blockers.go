@@ -52,7 +52,7 @@ func (c *Cutover) refuseOldSnapshots(ctx context.Context, conn *pgx.Conn) error 
 func (c *Cutover) shooAutovacuum(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `SELECT DISTINCT l.relation FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
 		WHERE l.relation = ANY ($1) AND l.granted AND (a.backend_type = 'autovacuum worker'
-		  OR a.backend_type IS NULL AND a.usesysid IS NULL AND l.mode = 'ShareUpdateExclusiveLock')`, c.lock)
+		  OR a.backend_type IS NULL AND a.usesysid IS NULL AND l.mode = 'ShareUpdateExclusiveLock')`, c.tables)
 	if err != nil {
 		return fmt.Errorf("looking for an autovacuum of %s: %w", c.plan.Original, err)
 	}
@@ -87,13 +87,32 @@ func (c *Cutover) shoo(ctx context.Context, conn *pgx.Conn, table string) error 
 	})
 }
 
-// holders names who holds locks on the original, for the message of an attempt
-// that did not get its own.
+// locked names what the swap locks, for the message of an attempt that did not
+// get all of it.
+func (c *Cutover) locked() string {
+	others := len(c.plan.Locks) - 1
+	switch others {
+	case 0:
+		return c.plan.Original.String()
+	case 1:
+		return c.plan.Original.String() + " and what is attached to it"
+	default:
+		return fmt.Sprintf("%s and the %d tables and views attached to it", c.plan.Original, others)
+	}
+}
+
+// holders names who holds locks that the swap needs, for the message of an
+// attempt that did not get them.
 func (c *Cutover) holders(ctx context.Context, conn *pgx.Conn) string {
+	oids := make([]uint32, len(c.plan.Locks))
+	for i, lock := range c.plan.Locks {
+		oids[i] = lock.OID
+	}
 	return c.named(ctx, conn, "; it is locked by ", `SELECT DISTINCT pg_catalog.format('pid %s (%s, %s, %s%s, transaction open for %s)', a.pid, a.usename, a.application_name, a.state,
 			`+pg.CommitWaits("a")+`, pg_catalog.date_trunc('milliseconds', pg_catalog.clock_timestamp() - a.xact_start)), coalesce(a.wait_event = 'SyncRep', false)
 		FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
-		WHERE l.relation = $1 AND l.granted AND a.pid <> pg_catalog.pg_backend_pid() LIMIT 5`, c.plan.Original.OID)
+		WHERE l.relation = ANY ($1) AND l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database())
+		  AND l.granted AND a.pid <> pg_catalog.pg_backend_pid() LIMIT 5`, oids)
 }
 
 // hanging names the sessions whose commits wait for a synchronous standby, for

@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"time"
 
@@ -145,7 +144,7 @@ type Cutover struct {
 	fencer  Fencer
 	guard   Guard
 	observe func(Event)
-	lock    []uint32 // OIDs of the tables to lock, in order
+	tables  []uint32 // OIDs of the original and the shadow
 	horizon Horizon
 	settle  time.Duration // the most that replay is waited for before an attempt
 }
@@ -172,10 +171,8 @@ func (h Horizon) xid() string { return strconv.FormatUint(uint64(uint32(h.XID)),
 // search path.
 func New(config func() Config, swap Swap, connect func(ctx context.Context, purpose string) (*pgx.Conn, error),
 	replay Replay, pacer Pacer, fencer Fencer, guard Guard, observe func(Event)) *Cutover {
-	lock := []uint32{swap.Plan.Original.OID, swap.ShadowOID}
-	slices.Sort(lock)
 	return &Cutover{tune: config, config: config(), plan: swap.Plan, connect: connect, replay: replay, pacer: pacer, fencer: fencer, guard: guard, observe: observe,
-		lock: lock, horizon: swap.Horizon, settle: settleLimit}
+		tables: []uint32{swap.Plan.Original.OID, swap.ShadowOID}, horizon: swap.Horizon, settle: settleLimit}
 }
 
 // Run tries until the swap is committed, the attempts are used up
@@ -197,7 +194,7 @@ func (c *Cutover) Run(ctx context.Context) (report Report, err error) {
 			return report, err
 		}
 		c.config = c.tune()
-		report, err = c.once(ctx, conn)
+		report, err = c.once(ctx, conn, attempt)
 		report.Attempts = attempt
 		if err == nil {
 			c.observe(Event{Attempt: attempt})
@@ -254,7 +251,7 @@ func (e *overBudgetError) Error() string {
 func (e *overBudgetError) Unwrap() error { return e.cause }
 
 // once makes one attempt: what can be done without the lock, then the swap.
-func (c *Cutover) once(ctx context.Context, conn *pgx.Conn) (Report, error) {
+func (c *Cutover) once(ctx context.Context, conn *pgx.Conn, attempt int) (Report, error) {
 	if err := c.prepare(ctx, conn); err != nil {
 		return Report{}, err
 	}
@@ -269,7 +266,7 @@ func (c *Cutover) once(ctx context.Context, conn *pgx.Conn) (Report, error) {
 		err = &notYetError{"the operator has taken it back"}
 	}
 	if err == nil {
-		report, err = c.swap(ctx, conn)
+		report, err = c.swap(ctx, conn, attempt)
 	}
 	if err != nil && !errors.Is(err, ErrUnknown) {
 		c.replay.Resume() // only while the shadow is certainly still the shadow

@@ -4,26 +4,28 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
 )
 
 // swap is the one transaction of the cutover. Whatever goes wrong before its
 // COMMIT is a ROLLBACK: the original stays in place (INV-7).
-func (c *Cutover) swap(ctx context.Context, conn *pgx.Conn) (report Report, err error) {
+func (c *Cutover) swap(ctx context.Context, conn *pgx.Conn, attempt int) (report Report, err error) {
 	tx, err := conn.Begin(ctx)
 	if err != nil {
 		return report, fmt.Errorf("beginning the swap: %w", err)
 	}
 	asked := time.Now()
-	if err := c.takeLock(ctx, tx); err != nil {
+	if err := c.takeLocks(ctx, tx, attempt); err != nil {
 		err = errors.Join(err, pg.Rollback(ctx, tx))
 		if pg.IsLockFailure(err) {
-			return report, &notYetError{fmt.Sprintf("no lock on %s within %s%s", c.plan.Original, c.config.LockTimeout, c.holders(ctx, conn))}
+			return report, &notYetError{fmt.Sprintf("no lock on %s within %s%s", c.locked(), c.config.LockTimeout, c.holders(ctx, conn))}
 		}
 		return report, err
 	}
@@ -47,29 +49,42 @@ func (c *Cutover) swap(ctx context.Context, conn *pgx.Conn) (report Report, err 
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// takeLock asks for every table in one statement, in OID order, and never a
-// weaker lock first.
-func (c *Cutover) takeLock(ctx context.Context, tx pgx.Tx) error {
+// takeLocks takes every lock of the swap up front, never a weaker one first, and
+// gives up when that has taken longer than the lock timeout in all. Statements of
+// the application lock a referencing table before the referenced one, or in one
+// transaction the other way round, so every second attempt does the latter.
+func (c *Cutover) takeLocks(ctx context.Context, tx pgx.Tx, attempt int) error {
 	settings := []string{
-		"SET LOCAL lock_timeout = " + pg.Milliseconds(c.config.LockTimeout),
-		// Should this process or its host vanish, the server gives the lock back.
+		// Should this process or its host vanish, the server gives the locks back.
 		"SET LOCAL statement_timeout = " + pg.Milliseconds(c.config.LockTimeout+c.config.MaxHold),
 		"SET LOCAL idle_in_transaction_session_timeout = " + pg.Milliseconds(c.config.LockTimeout+c.config.MaxHold),
-		"SET LOCAL ROLE " + pg.Ident(c.plan.Owner),
 	}
 	for _, sql := range settings {
 		if _, err := tx.Exec(ctx, sql); err != nil {
 			return fmt.Errorf("preparing the swap: %w", err)
 		}
 	}
-	first, second := c.plan.Original.Quoted(), c.plan.Names.Shadow()
-	if c.lock[0] != c.plan.Original.OID {
-		first, second = second, first
+	deadline := time.Now().Add(c.config.LockTimeout)
+	for _, lock := range lockOrder(c.plan.Locks, attempt) {
+		left := max(time.Until(deadline), time.Millisecond) // zero would be no limit
+		settings := map[string]string{"lock_timeout": pg.Milliseconds(left)}
+		if err := pg.ExecAs(ctx, tx, lock.Statement.Role, settings, lock.Statement.SQL); err != nil {
+			return fmt.Errorf("taking %s: %w", lock.Statement.Lock, err)
+		}
 	}
-	if _, err := tx.Exec(ctx, fmt.Sprintf("LOCK TABLE ONLY %s, ONLY %s IN ACCESS EXCLUSIVE MODE", first, second)); err != nil {
-		return fmt.Errorf("locking %s: %w", c.plan.Original, err)
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Milliseconds(c.config.LockTimeout)+"; SET LOCAL ROLE "+pg.Ident(c.plan.Owner)); err != nil {
+		return fmt.Errorf("preparing the swap: %w", err)
 	}
 	return nil
+}
+
+func lockOrder(locks []shadow.Lock, attempt int) []shadow.Lock {
+	if attempt%2 == 1 {
+		return locks
+	}
+	referencing := func(lock shadow.Lock) bool { return lock.Kind == shadow.LockReferencing }
+	others := slices.DeleteFunc(slices.Clone(locks), referencing)
+	return append(others, slices.DeleteFunc(slices.Clone(locks), func(lock shadow.Lock) bool { return !referencing(lock) })...)
 }
 
 // underLock does everything between LOCK and COMMIT and returns the

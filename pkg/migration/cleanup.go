@@ -14,14 +14,15 @@ import (
 
 // tidy is the last phase. The swap is committed, so the run is done whatever
 // becomes of this: what could not be removed is a warning, and pgshadow cleanup
-// will list it.
+// will list it. When ctx ends, only what may take long is left undone.
 func (m *Migration) tidy(ctx context.Context) {
-	err := m.onControl(ctx, func(ctx context.Context) error { return m.enter(ctx, CleanUp, m.cleanUp) })
+	err := m.onControl(context.WithoutCancel(ctx), func(ctx context.Context) error { return m.enter(ctx, CleanUp, m.cleanUp) })
 	if err != nil {
 		m.report.Warnings = append(m.report.Warnings, fmt.Sprintf("the change is done, but something is left behind; pgshadow cleanup removes it: %v", err))
 		return
 	}
-	err = m.onControl(ctx, func(ctx context.Context) error {
+	m.validate(ctx)
+	err = m.onControl(context.WithoutCancel(ctx), func(ctx context.Context) error {
 		return m.setPhase(ctx, Ended.String())
 	})
 	if err != nil {

@@ -271,7 +271,7 @@ func (m *Migration) unchanged(ctx context.Context, q schema.Querier) error {
 	if facts.Fingerprint() != original.Fingerprint() {
 		return replication.Changed(original.String(), original.Differences(facts))
 	}
-	attached, err := schema.LoadAttachments(ctx, q, original.OID)
+	attached, err := schema.LoadObstacles(ctx, q, original.OID)
 	if err != nil {
 		return err
 	}

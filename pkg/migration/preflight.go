@@ -282,14 +282,16 @@ func (m *Migration) refusals(ctx context.Context, measured error) error {
 			all = append(all, refusal)
 		}
 		all = append(all, identityRefusals(table)...)
-		attached, err := schema.LoadAttachments(ctx, m.control, table.OID)
+		attached, err := schema.LoadObstacles(ctx, m.control, table.OID)
 		if err != nil {
 			return err
 		}
-		all = append(all, attachmentRefusals(attached)...)
-		if refusal := shadow.CheckGrants(table); refusal != nil {
-			all = append(all, refusal)
+		all = append(all, obstacleRefusals(attached)...)
+		missing, err := m.attachedRefusals(ctx, table)
+		if err != nil {
+			return err
 		}
+		all = append(all, missing...)
 	}
 	if missing := refuseStats(measured); missing != nil {
 		all = append(all, missing)

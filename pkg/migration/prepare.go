@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -86,16 +87,15 @@ func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*
 	if err := execAll(ctx, tx, shadow.Grants(m.target.table, created, names)); err != nil {
 		return nil, err
 	}
-	for _, text := range m.target.change.Alters {
-		if err := m.alter(ctx, tx, names, text); err != nil {
-			return nil, err
-		}
+	attached, err := m.alterAll(ctx, tx, names)
+	if err != nil {
+		return nil, err
 	}
 	changed, err := m.loadShadow(ctx, tx, names)
 	if err != nil {
 		return nil, err
 	}
-	inputs := shadow.Inputs{Names: names, Change: m.target.change, Original: m.target.table, Shadow: changed, SearchPath: m.sessionPath()}
+	inputs := shadow.Inputs{Names: names, Change: m.target.change, Original: m.target.table, Shadow: changed, SearchPath: m.sessionPath(), Attached: attached}
 	if m.target.server.Rights.OwnerCreateOnSchema {
 		inputs.SwapRole = m.target.table.Owner
 	}
@@ -109,7 +109,7 @@ func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*
 	if err := m.refuseUnchecked(ctx, tx, changed); err != nil {
 		return nil, err
 	}
-	return plan, execAll(ctx, tx, plan.Strip)
+	return plan, execAll(ctx, tx, slices.Concat(plan.Strip, shadow.Seal(m.target.table, names)))
 }
 
 // sessionPath is the search_path of every session that evaluates the user's

@@ -48,19 +48,15 @@ func serverRefusals(server *schema.Server, table *schema.Table) []*shadow.Refusa
 	return append(all, rightsRefusals(server, table)...)
 }
 
-// attachmentRemedies say what to do about each kind of object that the shadow
+// obstacleRemedies say what to do about each kind of object that the shadow
 // does not carry over.
-var attachmentRemedies = map[string]string{
-	"foreign key":                "drop it before the change and add it after, NOT VALID first, then VALIDATE CONSTRAINT",
-	"view":                       "drop it before the change and create it again after",
+var obstacleRemedies = map[string]string{
+	"foreign key":                "drop it before the change and add it again after",
 	"materialized view":          "drop it before the change and create it again after",
 	"rule":                       "drop it before the change and create it again after",
-	"trigger":                    "drop it before the change and create it again after",
-	"policy":                     "drop it before the change and create it again after",
-	"row security":               "disable row level security for the change, or copy during a maintenance window",
 	"inheritance":                "detach the table from its parent or children first",
 	"typed table":                "ALTER TABLE ... NOT OF first",
-	"publication":                "take the table out of the publication for the change, and add it again after",
+	"publication":                "replace it by one that lists its tables, or their schemas: it would publish the copy, and subscribers have no such table",
 	"extension member":           "the table is the extension's: change it by updating the extension",
 	"row type user":              "drop what uses the table's row type, and create it again after",
 	"function":                   "drop the function before the change and create it again after",
@@ -70,7 +66,7 @@ var attachmentRemedies = map[string]string{
 	"subscription":               "take the table out of the subscription first",
 }
 
-func attachmentRefusals(attached []schema.Attachment) []*shadow.Refusal {
+func obstacleRefusals(attached []schema.Obstacle) []*shadow.Refusal {
 	objects := map[string][]string{}
 	var checks []string
 	for _, a := range attached {
@@ -84,8 +80,8 @@ func attachmentRefusals(attached []schema.Attachment) []*shadow.Refusal {
 	var all []*shadow.Refusal
 	for _, check := range checks {
 		all = append(all, &shadow.Refusal{Check: check,
-			Reason: fmt.Sprintf("attached to the table, and not carried over yet: %s %s", check, strings.Join(objects[check], ", ")),
-			Remedy: attachmentRemedies[check]})
+			Reason: fmt.Sprintf("attached to the table, and cannot be carried over: %s %s", check, strings.Join(objects[check], ", ")),
+			Remedy: obstacleRemedies[check]})
 	}
 	return all
 }

@@ -56,12 +56,15 @@ func (m *Migration) finishEarlier(ctx context.Context) (finished bool, err error
 		m.config.Observer.Observe(Noted{Note: fmt.Sprintf("run %s of an earlier change to this table is done, and has left something: pgshadow cleanup removes it", done.ID)})
 		return false, nil
 	}
-	m.run = run{store: checkpoint.NewStore(done.ID), names: shadow.Names{RunID: done.ID, Table: done.TableName}}
+	m.run = run{store: checkpoint.NewStore(done.ID), names: shadow.Names{RunID: done.ID, Table: done.TableName}, plan: &shadow.Plan{}}
+	if err := json.Unmarshal(done.Plan, m.run.plan); err != nil {
+		return false, fmt.Errorf("reading the plan of run %s: %w", done.ID, err)
+	}
 	m.report.RunID, m.report.RetiredTable = done.ID, pg.Readable(m.run.names.RetiredSchema(), done.TableName)
 	m.config.Observer.Observe(RunStarted{RunID: done.ID, Table: m.report.Table, Resumed: true})
 	m.config.Observer.Observe(Noted{Note: fmt.Sprintf("the swap of run %s was committed on %s: what is left is to clean up", done.ID, done.EndedAt.Format("2006-01-02 15:04:05 MST"))})
 	m.phase = Cutover
-	m.tidy(context.WithoutCancel(ctx))
+	m.tidy(ctx)
 	return true, nil
 }
 

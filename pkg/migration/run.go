@@ -102,7 +102,7 @@ func (m *Migration) flow(ctx context.Context) error {
 	if err != nil {
 		return m.blameChange(ctx, err)
 	}
-	m.tidy(context.WithoutCancel(ctx))
+	m.tidy(ctx)
 	return nil
 }
 

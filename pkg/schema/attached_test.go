@@ -1,108 +1,59 @@
 package schema_test
 
 import (
-	"fmt"
-	"slices"
 	"strings"
 	"testing"
 
 	"github.com/pgshadow/pgshadow/pkg/schema"
-	"github.com/pgshadow/pgshadow/test/pgserver"
 	"github.com/pgshadow/pgshadow/test/pgtest"
 )
 
-// attached lists what hangs on a table, as "check: object".
-func attached(t *testing.T, q schema.Querier, oid uint32) []string {
-	t.Helper()
-	all, err := schema.LoadAttachments(t.Context(), q, oid)
-	must(t, err)
-	var lines []string
-	for _, a := range all {
-		lines = append(lines, a.Check+": "+a.Object)
-	}
-	slices.Sort(lines)
-	return slices.Compact(lines)
-}
-
-// TestAttachments attaches one thing after another to a table with odd names,
-// finds just that, and takes it off again.
-func TestAttachments(t *testing.T) {
+// TestAttached attaches one thing after another to a table with odd names. Each is
+// said to be new, by its name, and is no obstacle; taken off again it is gone.
+func TestAttached(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
-	db.Exec(t, `CREATE SCHEMA "S x"; CREATE TABLE "S x"."T t" (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "n n" int UNIQUE, s serial, CHECK (id > 0));
-		CREATE INDEX ON "S x"."T t" (("n n" + 1)); CREATE STATISTICS "S x".st ON id, "n n" FROM "S x"."T t";
+	db.Exec(t, `CREATE SCHEMA "S x"; CREATE TABLE "S x"."T t" (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "n n" int UNIQUE);
 		CREATE TABLE "S x".other (id int, o int PRIMARY KEY); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'`)
 	conn := session(t, db)
-	oid := load(t, conn, "S x", "T t").OID
-	if got := attached(t, conn, oid); len(got) != 0 {
-		t.Fatalf("the bare table has %v", got)
-	}
-	for _, c := range []struct{ attach, want, detach string }{
-		{`ALTER TABLE "S x"."T t" ADD CONSTRAINT "fk out" FOREIGN KEY ("n n") REFERENCES "S x".other`, `foreign key: "fk out" on "S x"."T t"`, `ALTER TABLE "S x"."T t" DROP CONSTRAINT "fk out"`},
-		{`ALTER TABLE "S x".other ADD CONSTRAINT fk_in FOREIGN KEY (id) REFERENCES "S x"."T t"`, `foreign key: fk_in on "S x".other`, `ALTER TABLE "S x".other DROP CONSTRAINT fk_in`},
-		{`ALTER TABLE "S x"."T t" ADD CONSTRAINT fk_self FOREIGN KEY ("n n") REFERENCES "S x"."T t"`, `foreign key: fk_self on "S x"."T t"`, `ALTER TABLE "S x"."T t" DROP CONSTRAINT fk_self`},
-		{`CREATE VIEW "V v" AS SELECT id FROM "S x"."T t"`, `view: public."V v"`, `DROP VIEW "V v"`},
-		{`CREATE MATERIALIZED VIEW mv AS SELECT count(*) FROM "S x"."T t"`, `materialized view: public.mv`, `DROP MATERIALIZED VIEW mv`},
-		{`CREATE RULE "r r" AS ON INSERT TO "S x"."T t" DO NOTHING`, `rule: "r r"`, `DROP RULE "r r" ON "S x"."T t"`},
-		{`CREATE RULE r AS ON INSERT TO "S x".other DO ALSO DELETE FROM "S x"."T t"`, `view: "S x".other`, `DROP RULE r ON "S x".other`},
-		{`CREATE TRIGGER "t t" BEFORE INSERT ON "S x"."T t" FOR EACH ROW EXECUTE FUNCTION f()`, `trigger: "t t"`, `DROP TRIGGER "t t" ON "S x"."T t"`},
-		{`CREATE POLICY p ON "S x"."T t" USING (id > 1)`, `policy: p`, `DROP POLICY p ON "S x"."T t"`},
-		{`CREATE POLICY p ON "S x".other USING (EXISTS (SELECT FROM "S x"."T t"))`, `dependent object: policy p on table "S x".other`, `DROP POLICY p ON "S x".other`},
-		{`ALTER TABLE "S x"."T t" ENABLE ROW LEVEL SECURITY`, `row security: "S x"."T t"`, `ALTER TABLE "S x"."T t" DISABLE ROW LEVEL SECURITY`},
-		{`ALTER TABLE "S x"."T t" FORCE ROW LEVEL SECURITY`, `row security: "S x"."T t"`, `ALTER TABLE "S x"."T t" NO FORCE ROW LEVEL SECURITY`},
-		{`CREATE TABLE child () INHERITS ("S x"."T t")`, `inheritance: public.child`, `DROP TABLE child`},
-		{`CREATE TABLE parent (id int NOT NULL); ALTER TABLE "S x"."T t" INHERIT parent`, `inheritance: public.parent`, `ALTER TABLE "S x"."T t" NO INHERIT parent; DROP TABLE parent`},
-		{`CREATE PUBLICATION "p p" FOR TABLE "S x"."T t"`, `publication: "p p"`, `DROP PUBLICATION "p p"`},
-		{`CREATE PUBLICATION everything FOR ALL TABLES`, `publication: everything (FOR ALL TABLES)`, `DROP PUBLICATION everything`},
-		{`CREATE PUBLICATION pgshadow_run FOR TABLE "S x"."T t"`, ``, `DROP PUBLICATION pgshadow_run`},
-		{`CREATE TABLE holder (x "S x"."T t")`, `row type user: column x of table public.holder`, `DROP TABLE holder`},
-		{`CREATE TABLE holder (x "S x"."T t"[])`, `row type user: column x of table public.holder`, `DROP TABLE holder`},
-		{`CREATE FUNCTION g(x "S x"."T t") RETURNS int LANGUAGE sql AS 'SELECT 1'`, `row type user: function public.g("S x"."T t")`, `DROP FUNCTION g`},
-		{`CREATE FUNCTION g() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM "S x"."T t"; END`, `function: public.g()`, `DROP FUNCTION g`},
-		{`CREATE TABLE taker (n int DEFAULT nextval('"S x"."T t_id_seq"'))`, `dependent object: default value for column n of table public.taker`, `DROP TABLE taker`},
-		{`CREATE EXTENSION citext; ALTER EXTENSION citext ADD TABLE "S x"."T t"`, `extension member: citext`, `ALTER EXTENSION citext DROP TABLE "S x"."T t"`},
+	bare := load(t, conn, "S x", "T t")
+	for _, c := range []struct{ attach, said, detach string }{
+		{`ALTER TABLE "S x"."T t" ADD CONSTRAINT "fk out" FOREIGN KEY ("n n") REFERENCES "S x".other`, `foreign key "fk out" ("S x".other) was created (FOREIGN KEY ("n n") REFERENCES "S x".other(o))`, `ALTER TABLE "S x"."T t" DROP CONSTRAINT "fk out"`},
+		{`ALTER TABLE "S x".other ADD CONSTRAINT fk_in FOREIGN KEY (id) REFERENCES "S x"."T t" NOT VALID`, `foreign key fk_in ("S x".other) was created (FOREIGN KEY (id) REFERENCES "S x"."T t"(id) NOT VALID)`, `ALTER TABLE "S x".other DROP CONSTRAINT fk_in`},
+		{`ALTER TABLE "S x"."T t" ADD CONSTRAINT fk_self FOREIGN KEY ("n n") REFERENCES "S x"."T t"`, `foreign key fk_self ("S x"."T t") was created`, `ALTER TABLE "S x"."T t" DROP CONSTRAINT fk_self`},
+		{`CREATE VIEW "V v" AS SELECT id FROM "S x"."T t"`, `view public."V v" was created (SELECT`, `DROP VIEW "V v"`},
+		{`CREATE RULE "r r" AS ON INSERT TO "S x"."T t" DO NOTHING`, `rule "r r" was created`, `DROP RULE "r r" ON "S x"."T t"`},
+		{`CREATE TRIGGER "t t" BEFORE INSERT ON "S x"."T t" FOR EACH ROW EXECUTE FUNCTION f()`, `trigger "t t" was created (CREATE TRIGGER "t t" BEFORE INSERT`, `DROP TRIGGER "t t" ON "S x"."T t"`},
+		{`CREATE POLICY p ON "S x"."T t" USING (id > 1)`, `policy p was created (permissive for ALL to PUBLIC USING ((id > 1)) WITH CHECK ())`, `DROP POLICY p ON "S x"."T t"`},
+		{`ALTER TABLE "S x"."T t" ENABLE ROW LEVEL SECURITY`, `the table changed its row security from disabled to enabled`, `ALTER TABLE "S x"."T t" DISABLE ROW LEVEL SECURITY`},
+		{`ALTER TABLE "S x"."T t" FORCE ROW LEVEL SECURITY`, `the table changed its row security for the owner from not forced to forced`, `ALTER TABLE "S x"."T t" NO FORCE ROW LEVEL SECURITY`},
+		{`CREATE PUBLICATION "p p" FOR TABLE "S x"."T t"`, `publication "p p" was created (columns (all) where ())`, `DROP PUBLICATION "p p"`},
 	} {
 		db.Exec(t, c.attach)
-		var want []string
-		if c.want != "" {
-			want = []string{c.want}
+		said := bare.Differences(load(t, conn, "S x", "T t"))
+		if len(said) != 1 || !strings.HasPrefix(said[0], c.said) {
+			t.Errorf("%s\nis said to be %q, want %s", c.attach, said, c.said)
 		}
-		if got := attached(t, conn, oid); !slices.Equal(got, want) {
-			t.Errorf("%s\nis found as %s, want %s", c.attach, strings.Join(got, "; "), c.want)
+		if got := obstacles(t, conn, bare.OID); len(got) > 0 {
+			t.Errorf("%s\nis an obstacle: %s", c.attach, got)
 		}
 		db.Exec(t, c.detach)
-	}
-	if got := attached(t, conn, oid); len(got) != 0 {
-		t.Errorf("the bare table has %v", got)
-	}
-}
-
-func TestTypedTableAndPartition(t *testing.T) {
-	t.Parallel()
-	db := pgtest.New(t)
-	db.Exec(t, `CREATE TYPE kind AS (id int); CREATE TABLE typed OF kind (PRIMARY KEY (id)); CREATE TABLE root (id int) PARTITION BY RANGE (id); CREATE TABLE leaf PARTITION OF root DEFAULT`)
-	conn := session(t, db)
-	for table, want := range map[string]string{"typed": "typed table: public.kind", "leaf": "inheritance: public.root", "root": "inheritance: public.leaf"} {
-		if got := attached(t, conn, load(t, conn, "public", table).OID); !slices.Contains(got, want) {
-			t.Errorf("%s has %v, want %s", table, got, want)
+		if said := bare.Differences(load(t, conn, "S x", "T t")); said != nil {
+			t.Errorf("%s\nleaves %q", c.detach, said)
 		}
 	}
 }
 
-// TestSubscription is of a table that a subscription writes to.
-func TestSubscription(t *testing.T) {
+// TestViewsInOrder: each view comes after all that it is made of.
+func TestViewsInOrder(t *testing.T) {
 	t.Parallel()
-	server := pgtest.NewServer(t, pgserver.Options{})
-	from, to := pgtest.NewOn(t, server), pgtest.NewOn(t, server)
-	for _, db := range []*pgtest.DB{from, to} {
-		db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY)")
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE TABLE t (id int PRIMARY KEY); CREATE VIEW z AS SELECT id FROM t; CREATE VIEW m AS SELECT z.id FROM z JOIN t USING (id); CREATE VIEW a AS SELECT m.id FROM m JOIN z USING (id)`)
+	var names []string
+	for _, view := range load(t, session(t, db), "public", "t").Attached.Views {
+		names = append(names, schema.View.String(view))
 	}
-	from.Exec(t, "CREATE PUBLICATION p FOR TABLE t")
-	from.Exec(t, "SELECT pg_create_logical_replication_slot('s', 'pgoutput')")
-	to.Exec(t, fmt.Sprintf("CREATE SUBSCRIPTION s CONNECTION 'host=127.0.0.1 port=%d user=postgres dbname=%s' PUBLICATION p WITH (create_slot = false)", server.Port(), from.Name))
-	conn := session(t, to)
-	if got := attached(t, conn, load(t, conn, "public", "t").OID); !slices.Equal(got, []string{"subscription: s"}) {
-		t.Errorf("the table has %v", got)
+	if got := strings.Join(names, " "); got != "public.z public.m public.a" {
+		t.Errorf("the views are %s", got)
 	}
-	to.Exec(t, "DROP SUBSCRIPTION s")
 }

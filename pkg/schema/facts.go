@@ -24,6 +24,7 @@ type Table struct {
 	Constraints []Constraint `json:"constraints"`
 	Statistics  []Statistic  `json:"statistics"`
 	Sequences   []Sequence   `json:"sequences"`
+	Attached    Attached     `json:"attached"`
 }
 
 // Storage says how the table is kept. Kind, Persistence and ReplicaIdentity are
@@ -181,8 +182,8 @@ type Rights struct {
 	OwnerLacks []string `json:"owner_lacks"`
 }
 
-// Attachment is an object that hangs on a table and is not part of Table.
-type Attachment struct {
+// Obstacle is an object that hangs on a table and keeps it from being replaced.
+type Obstacle struct {
 	Check  string
 	Object string
 }

@@ -68,7 +68,30 @@ func (t *Table) compared(owner string) *Table {
 	for i := range facts.Sequences {
 		facts.Sequences[i].Grants = inOrder(facts.Sequences[i].Grants)
 	}
+	facts.Attached = t.Attached.compared(inOrder, sorted)
 	return &facts
+}
+
+// compared is a copy without what does not count.
+func (a Attached) compared(inOrder func([]Grant) []Grant, sorted func([]string) []string) Attached {
+	a.Views = slices.Clone(a.Views)
+	for i := range a.Views {
+		view := &a.Views[i]
+		view.OID, view.Grants, view.Options = 0, inOrder(view.Grants), sorted(view.Options)
+		view.Columns = slices.Clone(view.Columns)
+		for j := range view.Columns {
+			view.Columns[j].Grants = inOrder(view.Columns[j].Grants)
+		}
+	}
+	keys := func(keys []ForeignKey) []ForeignKey {
+		keys = slices.Clone(keys)
+		for i := range keys {
+			keys[i].Table.OID = 0
+		}
+		return keys
+	}
+	a.References, a.ReferencedBy = keys(a.References), keys(a.ReferencedBy)
+	return a
 }
 
 // passed is the grant after the owner's rights have gone to another role.

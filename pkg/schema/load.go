@@ -23,6 +23,8 @@ var (
 	tableSQL string
 	//go:embed sql/attached.sql
 	attachedSQL string
+	//go:embed sql/obstacles.sql
+	obstaclesSQL string
 	//go:embed sql/server.sql
 	serverSQL string
 	//go:embed sql/size.sql
@@ -55,37 +57,45 @@ func Resolve(ctx context.Context, q Querier, schemaName, name string) (oid uint3
 	return oid, nil
 }
 
-// Load reads the facts of one table. It returns ErrNoTable when the OID is gone,
-// and ErrNotUTF8. The session's search_path must be empty, so that definitions are qualified.
+// Load reads the facts of one table, and of what is attached to it. It returns
+// ErrNoTable when the OID is gone, and ErrNotUTF8. The session's search_path must
+// be empty, so that definitions are qualified.
 func Load(ctx context.Context, q Querier, oid uint32) (*Table, error) {
-	var document []byte
-	if err := q.QueryRow(ctx, tableSQL, oid).Scan(&document); err != nil {
-		if errors.Is(err, pgx.ErrNoRows) {
-			return nil, ErrNoTable
-		}
-		return nil, fmt.Errorf("reading the catalog facts of table %d: %w", oid, err)
-	}
-	if !utf8.Valid(document) { // decoding would put something else in its place
-		return nil, ErrNotUTF8
-	}
 	table := &Table{}
-	if err := json.Unmarshal(document, table); err != nil {
-		return nil, fmt.Errorf("decoding the catalog facts of table %d: %w", oid, err)
+	if err := loadDocument(ctx, q, tableSQL, oid, table); err != nil {
+		return nil, err
 	}
-	return table, nil
+	return table, loadDocument(ctx, q, attachedSQL, oid, &table.Attached)
 }
 
-// LoadAttachments lists what hangs on the table and is not part of its facts.
-func LoadAttachments(ctx context.Context, q Querier, oid uint32) ([]Attachment, error) {
-	rows, err := q.Query(ctx, attachedSQL, oid)
+func loadDocument(ctx context.Context, q Querier, sql string, oid uint32, into any) error {
+	var document []byte
+	if err := q.QueryRow(ctx, sql, oid).Scan(&document); err != nil {
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrNoTable
+		}
+		return fmt.Errorf("reading the catalog facts of table %d: %w", oid, err)
+	}
+	if !utf8.Valid(document) { // decoding would put something else in its place
+		return ErrNotUTF8
+	}
+	if err := json.Unmarshal(document, into); err != nil {
+		return fmt.Errorf("decoding the catalog facts of table %d: %w", oid, err)
+	}
+	return nil
+}
+
+// LoadObstacles lists what hangs on the table and keeps it from being replaced.
+func LoadObstacles(ctx context.Context, q Querier, oid uint32) ([]Obstacle, error) {
+	rows, err := q.Query(ctx, obstaclesSQL, oid)
 	if err != nil {
 		return nil, fmt.Errorf("listing what is attached to table %d: %w", oid, err)
 	}
-	attachments, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Attachment])
+	obstacles, err := pgx.CollectRows(rows, pgx.RowToStructByPos[Obstacle])
 	if err != nil {
 		return nil, fmt.Errorf("listing what is attached to table %d: %w", oid, err)
 	}
-	return attachments, nil
+	return obstacles, nil
 }
 
 // LoadServer reads what the server and the session's role allow for a table.

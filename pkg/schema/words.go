@@ -11,12 +11,14 @@ import (
 
 // The letters of the catalogs (PostgreSQL manual chapter 53), in words.
 var (
-	kinds        = map[string]string{"r": "table", "p": "partitioned table", "v": "view"}
-	persistences = map[string]string{"p": "logged", "u": "unlogged", "t": "temporary"}
-	identities   = map[string]string{"d": "default", "f": "full", "i": "index", "n": "nothing"}
-	generations  = map[string]string{"a": "always", "d": "by default", "s": "STORED", "v": "VIRTUAL"}
-	storages     = map[string]string{"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
-	compressions = map[string]string{"": "default", "p": "pglz", "l": "lz4"}
+	kinds          = map[string]string{"r": "table", "p": "partitioned table", "v": "view"}
+	persistences   = map[string]string{"p": "logged", "u": "unlogged", "t": "temporary"}
+	identities     = map[string]string{"d": "default", "f": "full", "i": "index", "n": "nothing"}
+	generations    = map[string]string{"a": "always", "d": "by default", "s": "STORED", "v": "VIRTUAL"}
+	storages       = map[string]string{"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
+	policyCommands = map[string]string{"*": "ALL", "r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
+	states         = map[string]string{"O": "enabled", "D": "disabled", "R": "enabled for replicas", "A": "enabled always"}
+	compressions   = map[string]string{"": "default", "p": "pglz", "l": "lz4"}
 )
 
 // in is the word for a letter, or the letter.
@@ -38,6 +40,8 @@ func (t *Table) facts() []fact {
 		{name: "options", value: strings.Join(t.Storage.Options, ", ")},
 		{name: "TOAST options", value: strings.Join(t.Storage.ToastOptions, ", ")},
 		{name: "replica identity", value: in(identities, t.Storage.ReplicaIdentity)},
+		{name: "row security", value: either(t.Attached.RowSecurity, "enabled", "disabled")},
+		{name: "row security for the owner", value: either(t.Attached.Forced, "forced", "not forced")},
 	}
 }
 
@@ -128,6 +132,54 @@ func (t *Table) sequences() []part {
 		parts[i].rest = encode(s)
 	}
 	return parts
+}
+
+// attached are the parts that come to a new table at the swap.
+func (t *Table) attached() (parts []part) {
+	a := t.Attached
+	for _, x := range a.Triggers {
+		parts = append(parts, rider("trigger", x))
+	}
+	for _, x := range a.Rules {
+		parts = append(parts, rider("rule", Trigger(x)))
+	}
+	for _, x := range a.Policies {
+		definition := fmt.Sprintf("%s for %s to %s USING (%s) WITH CHECK (%s)", either(x.Permissive, "permissive", "restrictive"), in(policyCommands, x.Command),
+			strings.Join(roles(x.Roles), ", "), optional(x.Using), optional(x.Check))
+		parts = append(parts, newPart("policy", pg.Readable(x.Name), definition, x.Comment, x))
+	}
+	for _, x := range append(slices.Clone(a.References), a.ReferencedBy...) {
+		parts = append(parts, newPart("foreign key", fmt.Sprintf("%s (%s)", pg.Readable(x.Name), x.Table), x.Definition, x.Comment, x))
+	}
+	for _, x := range a.Views {
+		view := newPart("view", x.String(), strings.Join(strings.Fields(x.Definition), " "), x.Comment, x)
+		view.grants = x.Grants
+		view.facts = append(view.facts, fact{name: "owner", value: role(x.Owner)}, fact{name: "options", value: strings.Join(x.Options, ", ")})
+		parts = append(parts, view)
+	}
+	for _, x := range a.Publications {
+		definition := fmt.Sprintf("columns (%s) where (%s)", either(x.Columns == nil, "all", strings.Join(x.Columns, ", ")), optional(x.Filter))
+		parts = append(parts, newPart("publication", pg.Readable(x.Name), definition, nil, x))
+	}
+	return parts
+}
+
+func newPart(kind, name, definition string, text *string, all any) part {
+	return part{kind: kind, name: name, identity: kind + " " + name, sketch: definition, facts: []fact{{name: "definition", value: definition}, comment(text)}, rest: encode(all)}
+}
+
+func rider(kind string, x Trigger) part {
+	p := newPart(kind, pg.Readable(x.Name), x.Definition, x.Comment, x)
+	p.facts = append(p.facts, fact{name: "state", value: in(states, x.Enabled)})
+	return p
+}
+
+func roles(names []string) []string {
+	words := make([]string, len(names))
+	for i, name := range names {
+		words[i] = role(name)
+	}
+	return words
 }
 
 func comment(text *string) fact { return fact{name: "comment", value: optional(text), quiet: true} }

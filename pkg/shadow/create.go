@@ -36,6 +36,7 @@ func Create(original *schema.Table, names Names) []Statement {
 			Why: "a schema of the run's own, so that every object keeps its name",
 		})
 	}
+	b.add("whoever has granted or owns something is at work in it too, until the shadow is built", "GRANT USAGE ON SCHEMA %s TO PUBLIC", pg.Ident(names.ShadowSchema()))
 	b.createTable(original)
 	for _, column := range original.Columns {
 		b.column(original, column)
@@ -52,6 +53,13 @@ func Create(original *schema.Table, names Names) []Statement {
 	if original.Comment != nil {
 		b.add("the table's comment", "COMMENT ON TABLE %s IS %s", b.table, pg.Literal(*original.Comment))
 	}
+	return b.statements
+}
+
+// Seal lists the statements after which nobody but the owner gets at the shadow.
+func Seal(original *schema.Table, names Names) []Statement {
+	b := &builder{owner: original.Owner, table: names.Shadow()}
+	b.add("nobody else gets at the shadow", "REVOKE USAGE ON SCHEMA %s FROM PUBLIC", pg.Ident(names.ShadowSchema()))
 	return b.statements
 }
 
@@ -117,7 +125,7 @@ func (b *builder) identity(original *schema.Table, column schema.Column) {
 	if sequence.Comment != nil {
 		b.add("sequence comment", "COMMENT ON SEQUENCE %s IS %s", name, pg.Literal(*sequence.Comment))
 	}
-	for _, grant := range sequence.Grants {
+	for _, grant := range inChain(sequence.Grants, original.Owner) {
 		if grant.Grantee != original.Owner {
 			b.grant(grant, "SEQUENCE "+name, "")
 		}

@@ -8,13 +8,14 @@ import (
 	"github.com/pgshadow/pgshadow/pkg/schema"
 )
 
-// grant adds one GRANT of the owner's. column is empty for the whole object.
+// grant adds one GRANT, by the role that made it. column is empty for the whole object.
 func (b *builder) grant(grant schema.Grant, object, column string) {
 	option := ""
 	if grant.Grantable {
 		option = " WITH GRANT OPTION"
 	}
 	b.add("grants", "GRANT %s%s ON %s TO %s%s", grant.Privilege, column, object, grantee(grant), option)
+	b.statements[len(b.statements)-1].Role = grant.Grantor
 }
 
 func grantee(grant schema.Grant) string {
@@ -33,7 +34,7 @@ func Grants(original, created *schema.Table, names Names) []Statement {
 		b.regrant(original.Grants, created.Grants)
 	}
 	for _, column := range original.Columns {
-		for _, grant := range column.Grants {
+		for _, grant := range inChain(column.Grants, original.Owner) {
 			b.grant(grant, b.table, fmt.Sprintf(" (%s)", pg.Ident(column.Name)))
 		}
 	}
@@ -43,44 +44,14 @@ func Grants(original, created *schema.Table, names Names) []Statement {
 // regrant takes back what was given and gives what is wanted in its order, in
 // which the catalog keeps it.
 func (b *builder) regrant(want, have []schema.Grant) {
-	for _, grant := range have {
+	for _, grant := range have { // all of them the owner's
 		if grant.Grantee != b.owner || !slices.Contains(want, grant) {
 			b.add("grants", "REVOKE %s ON %s FROM %s", grant.Privilege, b.table, grantee(grant))
 		}
 	}
-	for _, grant := range want {
+	for _, grant := range inChain(want, b.owner) {
 		if grant.Grantee != b.owner || !slices.Contains(have, grant) {
 			b.grant(grant, b.table, "")
 		}
 	}
-}
-
-// foreignGrantor finds a grant that somebody other than the owner made.
-func foreignGrantor(original *schema.Table) (schema.Grant, bool) {
-	all := slices.Clone(original.Grants)
-	for _, column := range original.Columns {
-		all = append(all, column.Grants...)
-	}
-	for _, sequence := range original.Sequences {
-		if sequence.Identity {
-			all = append(all, sequence.Grants...)
-		}
-	}
-	for _, grant := range all {
-		if grant.Grantor != original.Owner {
-			return grant, true
-		}
-	}
-	return schema.Grant{}, false
-}
-
-// CheckGrants refuses privileges that only another role than the owner can give.
-func CheckGrants(original *schema.Table) *Refusal {
-	grant, found := foreignGrantor(original)
-	if !found {
-		return nil
-	}
-	return &Refusal{Check: "grants", Reason: fmt.Sprintf("%s was granted %s by %s, not by the owner %s, which is not carried over yet",
-		grantee(grant), grant.Privilege, grant.Grantor, original.Owner),
-		Remedy: "revoke it and grant it as the owner"}
 }

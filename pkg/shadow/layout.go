@@ -37,6 +37,7 @@ func (p *Plan) layOut(in Inputs, m mapping) {
 	marks.marks(m.shadow)
 	p.Strip, p.Marks = strip.statements, marks.statements
 	p.Swap = p.swap(in, m, hasKey)
+	p.Locks, p.Validations = p.locks(in.Attached), p.validations(in.Attached)
 }
 
 // refuseArbiter refuses a deferrable constraint on the key's columns: PostgreSQL
@@ -103,77 +104,4 @@ func alwaysIdentities(table *schema.Table) []string {
 		}
 	}
 	return names
-}
-
-// swap lists what runs under the lock, in order: nothing of it reads or writes
-// rows. A sequence that a column owns must be in the schema of its table, so it
-// is let go before the tables move and taken up after.
-func (p *Plan) swap(in Inputs, m mapping, hasKey bool) []Statement {
-	b := &builder{owner: p.Owner, table: in.Names.Shadow()}
-	if !hasKey {
-		b.add("the run's own key index", "DROP INDEX %s", pg.Ident(in.Names.ShadowSchema(), in.Names.KeyIndex()))
-	}
-	for _, column := range alwaysIdentities(m.shadow) {
-		b.add("identity", "ALTER TABLE %s ALTER COLUMN %s SET GENERATED ALWAYS", b.table, pg.Ident(column))
-	}
-	for _, constraint := range notValid(m.shadow) {
-		b.late(constraint)
-	}
-	identities, serials := p.sequences(b, m)
-	p.move(b, in, m, identities)
-	for _, statement := range serials {
-		b.add("the sequence belongs to the new table's column", "%s", statement)
-	}
-	return b.statements
-}
-
-// sequences lets serial sequences go, and returns the statements that take them
-// up again. It also returns those that carry identity values over, to be run when
-// the original's sequences have moved, and so are locked.
-func (p *Plan) sequences(b *builder, m mapping) (identities, serials []string) {
-	for _, sequence := range m.original.Sequences {
-		partner, kept := m.partner[sequence.Attnum]
-		if !kept {
-			continue // its column is dropped: it retires with the original
-		}
-		name := pg.Ident(sequence.Schema, sequence.Name)
-		if !sequence.Identity {
-			b.add("the sequence stays where it is", "ALTER SEQUENCE %s OWNED BY NONE", name)
-			serials = append(serials, fmt.Sprintf("ALTER SEQUENCE %s OWNED BY %s", name, pg.Ident(m.original.Schema, m.original.Name, partner.Name)))
-			continue
-		}
-		for _, own := range m.shadow.Sequences {
-			if own.Identity && own.Attnum == partner.Attnum {
-				identities = append(identities, fmt.Sprintf("SELECT pg_catalog.setval(%s::pg_catalog.regclass, s.last_value, s.is_called) FROM %s s",
-					pg.Literal(pg.Ident(own.Schema, own.Name)), pg.Ident(p.Names.RetiredSchema(), sequence.Name)))
-			}
-		}
-	}
-	return identities, serials
-}
-
-func (p *Plan) move(b *builder, in Inputs, m mapping, identities []string) {
-	original, schemaName := pg.Ident(m.original.Schema, m.original.Name), pg.Ident(m.original.Schema)
-	retired := pg.Ident(in.Names.RetiredSchema())
-	as := func(role, why, sql string, args ...any) {
-		b.add(why, sql, args...)
-		b.statements[len(b.statements)-1].Role = role
-	}
-	for _, statistic := range m.original.Statistics {
-		as(in.SwapRole, "extended statistics", "ALTER STATISTICS %s SET SCHEMA %s", pg.Ident(statistic.Schema, statistic.Name), retired)
-	}
-	as(in.SwapRole, "the original retires", "ALTER TABLE %s SET SCHEMA %s", original, retired)
-	for _, statement := range identities {
-		b.add("identity value", "%s", statement)
-	}
-	as(in.SwapRole, "the shadow takes its place", "ALTER TABLE %s SET SCHEMA %s", in.Names.Shadow(), schemaName)
-	for _, statistic := range m.shadow.Statistics {
-		target := m.original.Schema
-		for _, before := range m.original.Statistics {
-			if before.Name == statistic.Name {
-				target = before.Schema
-			}
-		}
-		as(in.SwapRole, "extended statistics", "ALTER STATISTICS %s SET SCHEMA %s", pg.Ident(statistic.Schema, statistic.Name), pg.Ident(target))
-	}
 }

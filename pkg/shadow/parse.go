@@ -27,6 +27,8 @@ type Change struct {
 	Using map[string]Expression `json:"using,omitempty"`
 	// Set holds the value of each new column that was given one.
 	Set map[string]Expression `json:"set,omitempty"`
+	// Renames are the indices of those Alters that rename a column.
+	Renames []int `json:"renames,omitempty"`
 	// Schemas are those that names in the texts are qualified with, without repeats.
 	Schemas []string `json:"schemas,omitempty"`
 }
@@ -114,7 +116,7 @@ func (p *changeParser) alter(index int, text string) error {
 		if err := onlyPlaceholder(statement.RenameStmt.Relation, text); err != nil {
 			return err
 		}
-		return p.rename(text, statement.RenameStmt)
+		return p.rename(index, text, statement.RenameStmt)
 	default:
 		return refuseAction("it does not change the table in place")(text)
 	}
@@ -206,9 +208,10 @@ func (p *changeParser) retype(index int, command *nodes.AlterTableCmd, before ma
 	return nil
 }
 
-func (p *changeParser) rename(text string, statement *nodes.RenameStmt) error {
+func (p *changeParser) rename(index int, text string, statement *nodes.RenameStmt) error {
 	switch statement.RenameType {
 	case nodes.ObjectType_OBJECT_COLUMN:
+		p.change.Renames = append(p.change.Renames, index)
 		p.names[statement.Newname] = p.lookup(statement.Subname)
 		p.names[statement.Subname] = origin{gone: true}
 		return nil

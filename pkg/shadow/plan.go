@@ -25,7 +25,10 @@ type Plan struct {
 	Strip      []Statement  `json:"strip"`  // before the copy: what is built again or comes later
 	Builds     []IndexBuild `json:"builds"` // after the copy
 	Marks      []Statement  `json:"marks"`  // after the builds
-	Swap       []Statement  `json:"swap"`   // under the lock
+	Locks      []Lock       `json:"locks"`  // that the swap begins with
+	Swap       []Statement  `json:"swap"`   // under the locks
+	// Validations are for after the swap.
+	Validations []Validation `json:"validations"`
 }
 
 // Column is one column of the shadow that takes a value from the original.
@@ -66,6 +69,9 @@ type Inputs struct {
 	// SwapRole moves the tables between schemas: the owner, or empty for the
 	// session's own role where the owner may not create in the schema.
 	SwapRole string
+	// Attached is what the new table gets at the swap; the column lists of its
+	// publications speak of the original's columns.
+	Attached schema.Attached
 }
 
 // NewPlan maps the original's columns to the shadow's and lists every statement
@@ -84,6 +90,9 @@ func NewPlan(in Inputs) (*Plan, error) {
 		return nil, err
 	}
 	if err := plan.refuseArbiter(m); err != nil {
+		return nil, err
+	}
+	if in.Attached.Publications, err = mapPublications(in.Attached.Publications, m); err != nil {
 		return nil, err
 	}
 	plan.layOut(in, m)
@@ -159,6 +168,25 @@ func checkColumns(original *schema.Table, expression Expression, where string) e
 		}
 	}
 	return nil
+}
+
+// mapPublications gives column lists the columns' new names.
+func mapPublications(publications []schema.Publication, m mapping) ([]schema.Publication, error) {
+	publications = slices.Clone(publications)
+	for i, publication := range publications {
+		names := slices.Clone(publication.Columns)
+		for j, name := range names {
+			source := slices.IndexFunc(m.original.Columns, func(c schema.Column) bool { return c.Name == name })
+			partner, kept := m.partner[m.original.Columns[source].Attnum]
+			if !kept {
+				return nil, &Refusal{Check: "publication", Reason: fmt.Sprintf("the change drops column %q, which is in the column list of publication %q", name, publication.Name),
+					Remedy: "take the column out of the publication first"}
+			}
+			names[j] = partner.Name
+		}
+		publications[i].Columns = names
+	}
+	return publications, nil
 }
 
 func valueOf(change *Change, source schema.Column) string {

@@ -45,13 +45,13 @@ var ddls = []ddl{
 	{sql: "REVOKE TRUNCATE, DELETE ON t FROM {owner}", says: []string{"public.t: DELETE, TRUNCATE were revoked from"}},
 	{sql: "COMMENT ON TABLE t IS 'mine'", says: []string{"public.t: the table changed its comment"}},
 	{sql: "ALTER TABLE t ADD c1 int, ADD c2 int, ADD c3 int, ADD c4 int, ADD c5 int, ADD c6 int, ADD c7 int", says: []string{"column c5 was added (integer); and 2 more"}},
-	{sql: "CREATE VIEW w AS SELECT id FROM t", says: []string{"view public.w has been attached"}},
+	{sql: "CREATE VIEW w AS SELECT id FROM t", says: []string{"view public.w was created (SELECT"}},
 	{sql: "CREATE TABLE o (x int); CREATE POLICY p ON o USING (EXISTS (SELECT 1 FROM t))", says: []string{"policy p"}},
-	{sql: "CREATE TABLE q (x int REFERENCES t)", says: []string{"foreign key"}},
+	{sql: "CREATE TABLE q (x int REFERENCES t)", says: []string{"foreign key q_x_fkey (public.q) was created"}},
 	{sql: "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'; CREATE TRIGGER tr BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION f()",
-		says: []string{"trigger tr has been attached"}},
-	{sql: "ALTER TABLE t ENABLE ROW LEVEL SECURITY", says: []string{"row security public.t has been attached"}},
-	{sql: "CREATE PUBLICATION pub; ALTER PUBLICATION pub ADD TABLE t", says: []string{"publication pub has been attached"}},
+		says: []string{"trigger tr was created (CREATE TRIGGER tr BEFORE"}},
+	{sql: "ALTER TABLE t ENABLE ROW LEVEL SECURITY", says: []string{"the table changed its row security from disabled to enabled"}},
+	{sql: "CREATE PUBLICATION pub; ALTER PUBLICATION pub ADD TABLE t", says: []string{"publication pub was created"}},
 }
 
 // TestChangeOfTheOriginalDuringTheRun aborts, removes everything that the run

@@ -87,8 +87,11 @@ func handOver(t *testing.T, db *pgtest.DB, owner, member string) {
 		db.Exec(t, "GRANT "+owner+" TO "+member)
 	}
 	reown(t, db, owner)
-	others := pgtest.Scalar[[]string](t, db, `SELECT coalesce(array_agg(DISTINCT relowner::regrole::text), '{}') FROM pg_class
-		WHERE relkind = 'r' AND oid >= 16384 AND relowner >= 16384`)
+	// Whose tables there are, and who has granted something on them.
+	others := pgtest.Scalar[[]string](t, db, `SELECT coalesce(array_agg(DISTINCT role::regrole::text), '{}') FROM (
+		SELECT relowner AS role FROM pg_class WHERE relkind IN ('r', 'v') AND oid >= 16384
+		UNION ALL SELECT x.grantor FROM pg_class c, aclexplode(relacl) x WHERE c.oid >= 16384
+		UNION ALL SELECT x.grantor FROM pg_attribute, aclexplode(attacl) x WHERE attrelid >= 16384) AS roles WHERE role >= 16384`)
 	for _, other := range others {
 		if !slices.Contains([]string{owner, member}, other) {
 			db.Exec(t, fmt.Sprintf("GRANT %[1]s TO %[2]s; GRANT CREATE ON DATABASE %[3]s TO %[1]s", other, member, db.Name))
@@ -108,5 +111,7 @@ func reown(t *testing.T, db *pgtest.DB, owner string) {
 			EXECUTE format('ALTER %%s %%s OWNER TO %[1]s', CASE r.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END, r.name); END LOOP;
 		FOR r IN SELECT format('%%I.%%I', stxnamespace::regnamespace::text, stxname) AS name FROM pg_statistic_ext JOIN pg_roles o ON o.oid = stxowner WHERE rolsuper LOOP
 			EXECUTE format('ALTER STATISTICS %%s OWNER TO %[1]s', r.name); END LOOP;
+		FOR r IN SELECT format('%%I', pubname) AS name FROM pg_publication JOIN pg_roles o ON o.oid = pubowner WHERE rolsuper LOOP
+			EXECUTE format('GRANT CREATE ON DATABASE %%I TO %[1]s; ALTER PUBLICATION %%s OWNER TO %[1]s', current_database(), r.name); END LOOP;
 	END $$`, owner))
 }

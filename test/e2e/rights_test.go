@@ -39,6 +39,9 @@ var missingRights = []missingRight{
 	{name: "CREATE on a tablespace", revoke: "REVOKE CREATE ON TABLESPACE elsewhere FROM {owner}", remedy: `GRANT CREATE ON TABLESPACE elsewhere TO "{owner}"`, says: "lacks CREATE ON TABLESPACE elsewhere"},
 	{name: "SELECT on the table", revoke: "REVOKE SELECT ON app.t FROM {owner}", remedy: `GRANT SELECT ON app.t TO "{owner}"`, says: "lacks SELECT ON app.t"},
 	{name: "writing to the table", revoke: "REVOKE UPDATE ON app.t FROM {owner}", remedy: `GRANT UPDATE ON app.t TO "{owner}"`, says: "lacks UPDATE ON app.t"},
+	{name: "membership in the owner of what is attached", revoke: "REVOKE {other} FROM {login}", remedy: `GRANT "{other}" TO "{login}"`, says: "may not SET ROLE to {other}, which owns, or has granted, something that is attached"},
+	{name: "CREATE on the schema of a view", revoke: "REVOKE CREATE ON SCHEMA later FROM {other}", remedy: `GRANT CREATE ON SCHEMA "later" TO "{other}"`, says: "{other}, the owner of view later.v, may not create it again in schema later"},
+	{name: "REFERENCES on a table", revoke: "REVOKE REFERENCES ON app.parent FROM {owner}", remedy: `GRANT REFERENCES ON "app"."parent" TO "{owner}"`, says: "{owner}, the owner of the table, may not make foreign key t_n_fkey to app.parent again"},
 	{name: "ownership of the statistics", revoke: "ALTER STATISTICS app.s OWNER TO postgres", check: "statistics of another role", says: "app.s (of postgres)", grant: "ALTER STATISTICS app.s OWNER TO {owner}"},
 	// Inherited rights are asked for here: SET ROLE would not show the sessions to all of a run's.
 	{name: "seeing other sessions", revoke: "REVOKE pg_read_all_stats FROM {login}; ALTER ROLE {login} INHERIT", check: "throttle", remedy: `GRANT pg_read_all_stats TO "{login}"`, says: "may not see"},
@@ -84,9 +87,9 @@ func TestMissingRights(t *testing.T) {
 // names into texts.
 func createRights(t *testing.T, db *pgtest.DB) func(string) string {
 	t.Helper()
-	owner, login := db.Role(t, "owner", ""), db.Role(t, "login", "LOGIN REPLICATION NOINHERIT")
+	owner, login, other := db.Role(t, "owner", ""), db.Role(t, "login", "LOGIN REPLICATION NOINHERIT"), db.Role(t, "other", "")
 	in := func(text string) string {
-		return strings.NewReplacer("{login}", login, "{owner}", owner, "{db}", db.Name).Replace(text)
+		return strings.NewReplacer("{login}", login, "{owner}", owner, "{other}", other, "{db}", db.Name).Replace(text)
 	}
 	conn := db.Conn(t)
 	for _, sql := range []string{
@@ -97,8 +100,11 @@ func createRights(t *testing.T, db *pgtest.DB) func(string) string {
 		CREATE FUNCTION "Func tions".f(n int) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT n';
 		CREATE TABLE app.t (id int PRIMARY KEY, m types.mood[] DEFAULT '{ok}', n int DEFAULT "Func tions".f(1));
 		CREATE INDEX t_n ON app.t (n) TABLESPACE elsewhere; CREATE STATISTICS app.s ON id, n FROM app.t; INSERT INTO app.t SELECT i FROM generate_series(1, 100) i;
+		CREATE TABLE app.parent (id int PRIMARY KEY); INSERT INTO app.parent VALUES (1); ALTER TABLE app.t ADD FOREIGN KEY (n) REFERENCES app.parent; GRANT REFERENCES ON app.parent TO {owner};
+		CREATE TABLE app.child (id int REFERENCES app.t); CREATE VIEW later.v AS SELECT id FROM app.t; GRANT USAGE ON SCHEMA app TO {other}; GRANT USAGE, CREATE ON SCHEMA later TO {other};
+		ALTER TABLE app.parent OWNER TO {other}; ALTER TABLE app.child OWNER TO {other}; ALTER VIEW later.v OWNER TO {other}; GRANT REFERENCES ON app.t TO {other};
 		ALTER TABLE app.t OWNER TO {owner}; ALTER STATISTICS app.s OWNER TO {owner};
-		GRANT CREATE ON TABLESPACE elsewhere TO {owner}; GRANT CREATE ON DATABASE {db} TO {owner}, {login}; GRANT {owner}, pg_read_all_stats TO {login}`,
+		GRANT CREATE ON TABLESPACE elsewhere TO {owner}; GRANT CREATE ON DATABASE {db} TO {owner}, {login}; GRANT {owner}, {other}, pg_read_all_stats TO {login}`,
 	} {
 		if _, err := conn.Exec(t.Context(), in(sql)); err != nil {
 			t.Fatalf("%s: %v", sql, err)

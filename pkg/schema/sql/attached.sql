@@ -1,85 +1,96 @@
--- What hangs on a table and is not carried over to the shadow. $1 is the table's OID.
--- One row an object: the name of the check, and the object as a DBA would name it.
-SELECT 'foreign key' AS check_name,
-       pg_catalog.format('%I on %s', k.conname, k.conrelid::regclass) AS object
-  FROM pg_catalog.pg_constraint k
- WHERE k.contype = 'f' AND (k.conrelid = $1 OR k.confrelid = $1)
-UNION ALL
-SELECT CASE v.relkind WHEN 'm' THEN 'materialized view' ELSE 'view' END, v.oid::regclass::text
-  FROM pg_catalog.pg_depend d
-  JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid
-  JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
- WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass
-   AND d.refobjid = $1 AND v.oid <> $1
-UNION ALL
-SELECT 'rule', pg_catalog.format('%I', r.rulename)
-  FROM pg_catalog.pg_rewrite r WHERE r.ev_class = $1 AND r.rulename <> '_RETURN'
-UNION ALL
-SELECT 'trigger', pg_catalog.format('%I', t.tgname)
-  FROM pg_catalog.pg_trigger t WHERE t.tgrelid = $1 AND NOT t.tgisinternal
-UNION ALL
-SELECT 'policy', pg_catalog.format('%I', p.polname) FROM pg_catalog.pg_policy p WHERE p.polrelid = $1
-UNION ALL
-SELECT 'row security', c.oid::regclass::text
-  FROM pg_catalog.pg_class c WHERE c.oid = $1 AND (c.relrowsecurity OR c.relforcerowsecurity)
-UNION ALL
-SELECT 'inheritance', CASE WHEN h.inhrelid = $1 THEN h.inhparent::regclass::text ELSE h.inhrelid::regclass::text END
-  FROM pg_catalog.pg_inherits h WHERE $1 IN (h.inhrelid, h.inhparent)
-UNION ALL
-SELECT 'typed table', pg_catalog.format_type(c.reloftype, NULL)
-  FROM pg_catalog.pg_class c WHERE c.oid = $1 AND c.reloftype <> 0
-UNION ALL
-SELECT 'publication', pg_catalog.format(CASE WHEN p.puballtables THEN '%I (FOR ALL TABLES)' ELSE '%I' END, p.pubname)
-  FROM pg_catalog.pg_class c
-  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  JOIN pg_catalog.pg_publication_tables t ON t.schemaname = n.nspname AND t.tablename = c.relname
-  JOIN pg_catalog.pg_publication p ON p.pubname = t.pubname
- WHERE c.oid = $1 AND NOT pg_catalog.starts_with(p.pubname, 'pgshadow')
-UNION ALL
--- Whatever else of other tables depends on the table, its indexes or its identity sequences. Before PostgreSQL 15 a
--- generated column depends on the columns of its expression, later its default does.
-SELECT 'dependent object', pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
-  FROM pg_catalog.pg_depend d
- WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND d.deptype IN ('n', 'a')
-   AND d.refobjid IN (SELECT $1 UNION ALL SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = $1
-       UNION ALL SELECT s.objid FROM pg_catalog.pg_depend s WHERE s.classid = 'pg_catalog.pg_class'::regclass
-                  AND s.refclassid = 'pg_catalog.pg_class'::regclass AND s.refobjid = $1 AND s.refobjsubid > 0 AND s.deptype = 'i')
-   AND CASE d.classid
-         WHEN 'pg_catalog.pg_policy'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.oid = d.objid AND p.polrelid = $1)
-         WHEN 'pg_catalog.pg_trigger'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.oid = d.objid AND (t.tgrelid = $1 OR t.tgisinternal))
-         WHEN 'pg_catalog.pg_attrdef'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_attrdef f WHERE f.oid = d.objid AND f.adrelid = $1)
-         WHEN 'pg_catalog.pg_constraint'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = d.objid AND (k.conrelid = $1 OR k.contype = 'f'))
-         WHEN 'pg_catalog.pg_class'::regclass THEN d.objid <> $1 AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'S', 't')) AND
-              NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhrelid = d.objid)
-         ELSE d.classid NOT IN ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_proc'::regclass,
-              'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_statistic_ext'::regclass, 'pg_catalog.pg_type'::regclass)
-       END
-UNION ALL
-SELECT 'extension member', e.extname::text
-  FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
- WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = $1 AND d.deptype = 'e'
-   AND d.refclassid = 'pg_catalog.pg_extension'::regclass
-UNION ALL
-SELECT 'row type user', pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
-  FROM pg_catalog.pg_class c
-  JOIN pg_catalog.pg_type t ON t.oid = c.reltype
-  JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_type'::regclass AND d.refobjid IN (t.oid, t.typarray)
- WHERE c.oid = $1 AND d.deptype NOT IN ('i', 'p')
-UNION ALL
-SELECT 'function', pg_catalog.format('%s', d.objid::regprocedure)
-  FROM pg_catalog.pg_depend d
- WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = $1
-UNION ALL
-SELECT 'security label', l.provider FROM pg_catalog.pg_seclabel l
- WHERE l.classoid = 'pg_catalog.pg_class'::regclass AND l.objoid = $1
-UNION ALL
-SELECT 'statistics of another role', pg_catalog.format('%I.%I (of %I)', n.nspname, s.stxname, pg_catalog.pg_get_userbyid(s.stxowner))
-  FROM pg_catalog.pg_statistic_ext s
-  JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace
-  JOIN pg_catalog.pg_class c ON c.oid = s.stxrelid
- WHERE c.oid = $1 AND s.stxowner <> c.relowner
-UNION ALL
-SELECT 'subscription', s.subname::text
-  FROM pg_catalog.pg_subscription_rel r JOIN pg_catalog.pg_subscription s ON s.oid = r.srsubid
- WHERE r.srrelid = $1 AND pg_catalog.has_column_privilege('pg_catalog.pg_subscription', 'subname', 'SELECT')
-ORDER BY 1, 2
+-- What hangs on a table and is carried over to its shadow, as one JSON document. $1 is the table's OID.
+-- Run with search_path = '' so that every definition is deparsed fully qualified.
+WITH RECURSIVE
+-- Views of the table and views of those. depth puts each behind all that it is made of.
+dependent(oid, depth) AS (
+  SELECT $1::oid, 0
+  UNION
+  SELECT r.ev_class, d.depth + 1
+    FROM dependent d
+    JOIN pg_catalog.pg_depend p ON p.refclassid = 'pg_catalog.pg_class'::regclass AND p.refobjid = d.oid
+     AND p.classid = 'pg_catalog.pg_rewrite'::regclass
+    JOIN pg_catalog.pg_rewrite r ON r.oid = p.objid AND r.rulename = '_RETURN' AND r.ev_class <> d.oid
+),
+relations(oid, depth) AS MATERIALIZED (SELECT oid, max(depth) FROM dependent GROUP BY oid),
+triggers(relation, list) AS (
+  SELECT t.tgrelid, pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'name', t.tgname, 'definition', pg_catalog.pg_get_triggerdef(t.oid), 'enabled', t.tgenabled,
+      'comment', pg_catalog.obj_description(t.oid, 'pg_trigger')) ORDER BY t.tgname)
+    FROM pg_catalog.pg_trigger t
+   WHERE t.tgrelid IN (SELECT oid FROM relations) AND NOT t.tgisinternal AND t.tgparentid = 0 GROUP BY 1
+),
+rules(relation, list) AS (
+  SELECT r.ev_class, pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'name', r.rulename, 'definition', pg_catalog.pg_get_ruledef(r.oid), 'enabled', r.ev_enabled,
+      'comment', pg_catalog.obj_description(r.oid, 'pg_rewrite')) ORDER BY r.rulename)
+    FROM pg_catalog.pg_rewrite r
+   WHERE r.ev_class IN (SELECT oid FROM relations) AND r.rulename <> '_RETURN' GROUP BY 1
+),
+keys AS (
+  SELECT k.conrelid, k.confrelid, pg_catalog.jsonb_build_object(
+      'name', k.conname, 'definition', pg_catalog.pg_get_constraintdef(k.oid), 'valid', k.convalidated,
+      'enforced', coalesce((pg_catalog.to_jsonb(k)->>'conenforced')::boolean, true),
+      'comment', pg_catalog.obj_description(k.oid, 'pg_constraint'),
+      'table', pg_catalog.jsonb_build_object('oid', o.oid::bigint, 'schema', n.nspname, 'name', o.relname, 'kind', o.relkind,
+                                             'owner', pg_catalog.pg_get_userbyid(o.relowner))) AS fact,
+      n.nspname, o.relname, k.conname
+    FROM pg_catalog.pg_constraint k
+    JOIN pg_catalog.pg_class o ON o.oid = CASE WHEN k.conrelid = $1 THEN k.confrelid ELSE k.conrelid END -- the other table
+    JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace
+   WHERE k.contype = 'f' AND k.conparentid = 0 AND $1 IN (k.conrelid, k.confrelid)
+)
+SELECT pg_catalog.jsonb_build_object(
+  'row_security', c.relrowsecurity, 'forced', c.relforcerowsecurity,
+  'triggers', coalesce((SELECT list FROM triggers WHERE relation = c.oid), '[]'),
+  'rules', coalesce((SELECT list FROM rules WHERE relation = c.oid), '[]'),
+  'policies', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'name', p.polname, 'permissive', p.polpermissive, 'command', p.polcmd,
+      'roles', (SELECT pg_catalog.jsonb_agg(CASE WHEN r = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(r) END ORDER BY r) FROM pg_catalog.unnest(p.polroles) AS r),
+      'using', pg_catalog.pg_get_expr(p.polqual, p.polrelid), 'check', pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
+      'comment', pg_catalog.obj_description(p.oid, 'pg_policy')) ORDER BY p.polname), '[]')
+    FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid),
+  'references', (SELECT coalesce(pg_catalog.jsonb_agg(fact ORDER BY conname), '[]') FROM keys WHERE conrelid = c.oid),
+  'referenced_by', (SELECT coalesce(pg_catalog.jsonb_agg(fact ORDER BY nspname, relname, conname), '[]') FROM keys WHERE conrelid <> c.oid),
+  'views', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'oid', v.oid::bigint, 'schema', n.nspname, 'name', v.relname, 'owner', pg_catalog.pg_get_userbyid(v.relowner),
+      'definition', pg_catalog.pg_get_viewdef(v.oid), 'options', coalesce(pg_catalog.to_jsonb(v.reloptions), '[]'),
+      'comment', pg_catalog.obj_description(v.oid, 'pg_class'),
+      'granted', v.relacl IS NOT NULL OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = v.oid AND a.attacl IS NOT NULL),
+      'default_grantees', (SELECT coalesce(pg_catalog.jsonb_agg(DISTINCT CASE WHEN x.grantee = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(x.grantee) END), '[]')
+        FROM pg_catalog.pg_default_acl f, pg_catalog.aclexplode(f.defaclacl) x
+        WHERE f.defaclrole = v.relowner AND f.defaclobjtype = 'r' AND f.defaclnamespace IN (0, v.relnamespace)),
+      'grants', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+          'grantor', pg_catalog.pg_get_userbyid(x.grantor),
+          'grantee', CASE WHEN x.grantee = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
+          'privilege', x.privilege_type, 'grantable', x.is_grantable) ORDER BY x.n), '[]')
+        FROM pg_catalog.aclexplode(coalesce(v.relacl, pg_catalog.acldefault('r', v.relowner))) WITH ORDINALITY AS x(grantor, grantee, privilege_type, is_grantable, n)),
+      'columns', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+          'name', a.attname, 'default', pg_catalog.pg_get_expr(f.adbin, f.adrelid),
+          'comment', pg_catalog.col_description(v.oid, a.attnum),
+          'grants', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+              'grantor', pg_catalog.pg_get_userbyid(x.grantor),
+              'grantee', CASE WHEN x.grantee = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,
+              'privilege', x.privilege_type, 'grantable', x.is_grantable) ORDER BY x.n), '[]')
+            FROM pg_catalog.aclexplode(a.attacl) WITH ORDINALITY AS x(grantor, grantee, privilege_type, is_grantable, n))) ORDER BY a.attnum)
+        FROM pg_catalog.pg_attribute a
+        LEFT JOIN pg_catalog.pg_attrdef f ON f.adrelid = a.attrelid AND f.adnum = a.attnum
+        WHERE a.attrelid = v.oid AND a.attnum > 0 AND NOT a.attisdropped),
+      'triggers', coalesce((SELECT list FROM triggers WHERE relation = v.oid), '[]'),
+      'rules', coalesce((SELECT list FROM rules WHERE relation = v.oid), '[]')
+      ) ORDER BY d.depth, n.nspname, v.relname), '[]')
+    FROM relations d
+    JOIN pg_catalog.pg_class v ON v.oid = d.oid AND v.relkind = 'v'
+    JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace
+    WHERE d.depth > 0),
+  'publications', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'name', p.pubname, 'owner', pg_catalog.pg_get_userbyid(p.pubowner),
+      'columns', (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
+                   WHERE a.attrelid = c.oid AND a.attnum = ANY (pg_catalog.string_to_array(pg_catalog.to_jsonb(r)->>'prattrs', ' ')::int2[])),
+      -- Only the view knows how to spell it on every version; it lists the whole publication.
+      'filter', CASE WHEN pg_catalog.to_jsonb(r)->>'prqual' IS NOT NULL THEN (SELECT pg_catalog.to_jsonb(t)->>'rowfilter'
+          FROM pg_catalog.pg_publication_tables t JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
+         WHERE t.pubname = p.pubname AND n.oid = c.relnamespace AND t.tablename = c.relname) END) ORDER BY p.pubname), '[]')
+    FROM pg_catalog.pg_publication_rel r JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid
+    WHERE r.prrelid = c.oid AND NOT pg_catalog.starts_with(p.pubname, 'pgshadow'))
+)
+FROM pg_catalog.pg_class c WHERE c.oid = $1

@@ -1,0 +1,112 @@
+package migration
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/schema"
+	"github.com/pgshadow/pgshadow/pkg/shadow"
+)
+
+// attachedRefusals name what the roles lack that what is attached to the table
+// belongs to: the swap makes each object as its owner, each grant as its grantor.
+func (m *Migration) attachedRefusals(ctx context.Context, table *schema.Table) ([]*shadow.Refusal, error) {
+	var all []*shadow.Refusal
+	refuse := func(reason, remedy string) {
+		all = append(all, &shadow.Refusal{Check: "rights", Reason: reason, Remedy: remedy})
+	}
+	closed, err := m.closedRoles(ctx, rolesOf(table))
+	if err != nil {
+		return nil, err
+	}
+	for _, role := range closed {
+		refuse(fmt.Sprintf("role %s may not SET ROLE to %s, which owns, or has granted, something that is attached to the table", m.target.server.Role, role),
+			"GRANT "+pg.Ident(role)+" TO "+pg.Ident(m.target.server.Role))
+	}
+	for _, view := range table.Attached.Views {
+		may, err := m.allows(ctx, "SELECT pg_catalog.has_schema_privilege($1::pg_catalog.name, $2, 'CREATE')", view.Owner, view.Schema)
+		if err != nil {
+			return nil, err
+		}
+		if !may {
+			refuse(fmt.Sprintf("%s, the owner of view %s, may not create it again in schema %s", view.Owner, view, view.Schema),
+				"GRANT CREATE ON SCHEMA "+pg.Ident(view.Schema)+" TO "+pg.Ident(view.Owner))
+		}
+	}
+	for _, key := range table.Attached.References {
+		may, err := m.allows(ctx, "SELECT pg_catalog.has_any_column_privilege($1::pg_catalog.name, $2::pg_catalog.oid, 'REFERENCES')", table.Owner, key.Table.OID)
+		if err != nil {
+			return nil, err
+		}
+		if !may {
+			refuse(fmt.Sprintf("%s, the owner of the table, may not make foreign key %s to %s again", table.Owner, pg.Readable(key.Name), key.Table),
+				"GRANT REFERENCES ON "+key.Table.Quoted()+" TO "+pg.Ident(table.Owner))
+		}
+	}
+	for _, publication := range table.Attached.Publications {
+		if publication.Owner != table.Owner && !m.target.server.Superuser {
+			refuse(fmt.Sprintf("publication %s belongs to %s, and only its owner may add the new table, which belongs to %s", pg.Readable(publication.Name), publication.Owner, table.Owner),
+				"log in as a superuser, or ALTER PUBLICATION ... OWNER TO the owner of the table")
+		}
+	}
+	return all, nil
+}
+
+// rolesOf lists, without repeats, in whose names the swap makes something, beside
+// the owner of the table.
+func rolesOf(table *schema.Table) []string {
+	a := table.Attached
+	grants := slices.Clone(table.Grants)
+	for _, column := range table.Columns {
+		grants = append(grants, column.Grants...)
+	}
+	for _, sequence := range table.Sequences {
+		if sequence.Identity {
+			grants = append(grants, sequence.Grants...)
+		}
+	}
+	var roles []string
+	for _, view := range a.Views {
+		roles = append(roles, view.Owner)
+		grants = append(grants, view.Grants...)
+		for _, column := range view.Columns {
+			grants = append(grants, column.Grants...)
+		}
+	}
+	for _, grant := range grants {
+		roles = append(roles, grant.Grantor)
+	}
+	for _, key := range append(slices.Clone(a.References), a.ReferencedBy...) {
+		roles = append(roles, key.Table.Owner)
+	}
+	for _, publication := range a.Publications {
+		roles = append(roles, publication.Owner)
+	}
+	slices.Sort(roles)
+	return slices.DeleteFunc(slices.Compact(roles), func(role string) bool { return role == table.Owner })
+}
+
+// closedRoles finds those to which the session may not SET ROLE.
+func (m *Migration) closedRoles(ctx context.Context, roles []string) ([]string, error) {
+	rows, err := m.control.Query(ctx, `SELECT r FROM pg_catalog.unnest($1::pg_catalog.text[]) AS r WHERE NOT pg_catalog.pg_has_role(session_user, r::pg_catalog.name,
+		CASE WHEN pg_catalog.current_setting('server_version_num')::pg_catalog.int4 >= 160000 THEN 'SET' ELSE 'MEMBER' END) ORDER BY 1`, roles)
+	if err != nil {
+		return nil, fmt.Errorf("looking up the roles of what is attached: %w", err)
+	}
+	closed, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil {
+		return nil, fmt.Errorf("looking up the roles of what is attached: %w", err)
+	}
+	return closed, nil
+}
+
+func (m *Migration) allows(ctx context.Context, sql string, args ...any) (may bool, err error) {
+	if err := m.control.QueryRow(ctx, sql, args...).Scan(&may); err != nil {
+		return false, fmt.Errorf("looking up the rights on what is attached: %w", err)
+	}
+	return may, nil
+}

@@ -1,0 +1,83 @@
+-- What hangs on a table, or on a view of it, and keeps it from being replaced. $1 is the table's OID.
+-- One row an object: the name of the check, and the object as a DBA would name it.
+WITH RECURSIVE relations(oid) AS (
+  -- the table, its views, and the views of those
+  SELECT $1::oid
+  UNION
+  SELECT r.ev_class
+    FROM relations d
+    JOIN pg_catalog.pg_depend p ON p.refclassid = 'pg_catalog.pg_class'::regclass AND p.refobjid = d.oid
+     AND p.classid = 'pg_catalog.pg_rewrite'::regclass
+    JOIN pg_catalog.pg_rewrite r ON r.oid = p.objid AND r.rulename = '_RETURN'
+)
+SELECT 'materialized view' AS check_name, v.oid::regclass::text AS object
+  FROM relations JOIN pg_catalog.pg_class v USING (oid) WHERE v.relkind = 'm'
+UNION ALL
+SELECT 'rule', pg_catalog.format('%I on %s', r.rulename, r.ev_class::regclass)
+  FROM relations d
+  JOIN pg_catalog.pg_depend p ON p.refclassid = 'pg_catalog.pg_class'::regclass AND p.refobjid = d.oid AND p.classid = 'pg_catalog.pg_rewrite'::regclass
+  JOIN pg_catalog.pg_rewrite r ON r.oid = p.objid AND r.rulename <> '_RETURN' AND r.ev_class NOT IN (SELECT oid FROM relations)
+UNION ALL
+-- NOT VALID, without which the swap would read every row, comes to partitioned tables with PostgreSQL 18.
+SELECT 'foreign key', pg_catalog.format('%I on %s, which is partitioned', k.conname, k.conrelid::regclass)
+  FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid AND c.relkind = 'p'
+ WHERE k.contype = 'f' AND k.confrelid = $1 AND k.conparentid = 0 AND pg_catalog.current_setting('server_version_num')::int < 180000
+UNION ALL
+SELECT 'inheritance', CASE WHEN h.inhrelid = $1 THEN h.inhparent::regclass::text ELSE h.inhrelid::regclass::text END
+  FROM pg_catalog.pg_inherits h WHERE $1 IN (h.inhrelid, h.inhparent)
+UNION ALL
+SELECT 'typed table', pg_catalog.format_type(c.reloftype, NULL)
+  FROM pg_catalog.pg_class c WHERE c.oid = $1 AND c.reloftype <> 0
+UNION ALL
+SELECT 'publication', pg_catalog.format('%I (FOR ALL TABLES)', p.pubname)
+  FROM pg_catalog.pg_publication p WHERE p.puballtables
+UNION ALL
+-- Whatever else of other tables depends on the table, its views, its indexes or its identity sequences. Before PostgreSQL 15 a
+-- generated column depends on the columns of its expression, later its default does.
+SELECT 'dependent object', pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+  FROM pg_catalog.pg_depend d
+ WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND d.deptype IN ('n', 'a')
+   AND d.refobjid IN (SELECT oid FROM relations UNION ALL SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = $1
+       UNION ALL SELECT s.objid FROM pg_catalog.pg_depend s WHERE s.classid = 'pg_catalog.pg_class'::regclass
+                  AND s.refclassid = 'pg_catalog.pg_class'::regclass AND s.refobjid = $1 AND s.refobjsubid > 0 AND s.deptype = 'i')
+   AND CASE d.classid
+         WHEN 'pg_catalog.pg_policy'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.oid = d.objid AND p.polrelid = $1)
+         WHEN 'pg_catalog.pg_trigger'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.oid = d.objid AND (t.tgrelid IN (SELECT oid FROM relations) OR t.tgisinternal))
+         WHEN 'pg_catalog.pg_attrdef'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_attrdef f WHERE f.oid = d.objid AND f.adrelid IN (SELECT oid FROM relations))
+         WHEN 'pg_catalog.pg_constraint'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = d.objid AND (k.conrelid = $1 OR k.contype = 'f'))
+         WHEN 'pg_catalog.pg_class'::regclass THEN d.objid <> $1 AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'S', 't')) AND
+              NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhrelid = d.objid)
+         ELSE d.classid NOT IN ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_proc'::regclass,
+              'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_statistic_ext'::regclass, 'pg_catalog.pg_type'::regclass)
+       END
+UNION ALL
+SELECT 'extension member', e.extname::text
+  FROM pg_catalog.pg_depend d JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid
+ WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid IN (SELECT oid FROM relations) AND d.deptype = 'e'
+   AND d.refclassid = 'pg_catalog.pg_extension'::regclass
+UNION ALL
+SELECT 'row type user', pg_catalog.pg_describe_object(d.classid, d.objid, d.objsubid)
+  FROM relations
+  JOIN pg_catalog.pg_class c USING (oid)
+  JOIN pg_catalog.pg_type t ON t.oid = c.reltype
+  JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_type'::regclass AND d.refobjid IN (t.oid, t.typarray)
+ WHERE d.deptype NOT IN ('i', 'p')
+   AND NOT (d.classid = 'pg_catalog.pg_rewrite'::regclass AND EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.oid = d.objid AND r.ev_class IN (SELECT oid FROM relations)))
+UNION ALL
+SELECT 'function', pg_catalog.format('%s', d.objid::regprocedure)
+  FROM pg_catalog.pg_depend d
+ WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid IN (SELECT oid FROM relations)
+UNION ALL
+SELECT 'security label', l.provider FROM pg_catalog.pg_seclabel l
+ WHERE l.classoid = 'pg_catalog.pg_class'::regclass AND l.objoid IN (SELECT oid FROM relations)
+UNION ALL
+SELECT 'statistics of another role', pg_catalog.format('%I.%I (of %I)', n.nspname, s.stxname, pg_catalog.pg_get_userbyid(s.stxowner))
+  FROM pg_catalog.pg_statistic_ext s
+  JOIN pg_catalog.pg_namespace n ON n.oid = s.stxnamespace
+  JOIN pg_catalog.pg_class c ON c.oid = s.stxrelid
+ WHERE c.oid = $1 AND s.stxowner <> c.relowner
+UNION ALL
+SELECT 'subscription', s.subname::text
+  FROM pg_catalog.pg_subscription_rel r JOIN pg_catalog.pg_subscription s ON s.oid = r.srsubid
+ WHERE r.srrelid = $1 AND pg_catalog.has_column_privilege('pg_catalog.pg_subscription', 'subname', 'SELECT')
+ORDER BY 1, 2

@@ -1,0 +1,139 @@
+package shadow
+
+import (
+	"regexp"
+	"strings"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/schema"
+)
+
+// relation is a schema and a name in it.
+type relation [2]string
+
+func (r relation) quoted() string { return pg.Ident(r[0], r[1]) }
+
+// renaming says where relations are to be found instead.
+type renaming map[relation]relation
+
+// inverse leads back.
+func (r renaming) inverse() renaming {
+	back := renaming{}
+	for from, to := range r {
+		back[to] = from
+	}
+	return back
+}
+
+// deparsed splits what PostgreSQL deparses, with standard_conforming_strings on:
+// literals, names, and everything else character by character.
+var deparsed = regexp.MustCompile(`(?s)E'(?:[^'\\]|''|\\.)*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|[\pL_][\pL\pN_$]*|.`)
+
+// apply renames relations in a definition that PostgreSQL has deparsed with every
+// name qualified. A name that stands right before a parenthesis is a function's,
+// unless it follows REFERENCES.
+func (r renaming) apply(sql string) string {
+	tokens := deparsed.FindAllString(sql, -1)
+	var b strings.Builder
+	word := "" // the last one
+	for i := 0; i < len(tokens); i++ {
+		token := tokens[i]
+		next := func(n int) string {
+			if i+n < len(tokens) {
+				return tokens[i+n]
+			}
+			return ""
+		}
+		switch {
+		case isName(token) && next(1) == "." && isName(next(2)) && (next(3) != "(" || word == "REFERENCES") && (i == 0 || tokens[i-1] != "."):
+			to, found := r[relation{unquoted(token), unquoted(next(2))}]
+			if found {
+				b.WriteString(to.quoted())
+			} else {
+				b.WriteString(token + "." + next(2))
+			}
+			i += 2
+		case token[0] == '\'' && next(1) == ":" && next(2) == ":" && next(3) == "regclass":
+			name := strings.ReplaceAll(token[1:len(token)-1], "''", "'")
+			b.WriteString(pg.Literal(r.apply(name)))
+		default:
+			b.WriteString(token)
+			if strings.TrimSpace(token) != "" {
+				word = token
+			}
+		}
+	}
+	return b.String()
+}
+
+func isName(token string) bool {
+	return token != "" && (token[0] == '"' || token[0] == '_' || token[0] >= 'a' && token[0] <= 'z' || token[0] >= 'A' && token[0] <= 'Z')
+}
+
+func unquoted(name string) string {
+	if name[0] == '"' {
+		return strings.ReplaceAll(name[1:len(name)-1], `""`, `"`)
+	}
+	return name
+}
+
+func (r renaming) relation(of schema.Relation) schema.Relation {
+	if to, found := r[relation{of.Schema, of.Name}]; found {
+		of.Schema, of.Name = to[0], to[1]
+	}
+	return of
+}
+
+// attached renames relations in everything that is attached to a table.
+func (r renaming) attached(a schema.Attached) schema.Attached {
+	a.Triggers = mapped(a.Triggers, r.trigger)
+	a.Rules = mapped(a.Rules, r.rule)
+	a.Policies = mapped(a.Policies, func(p schema.Policy) schema.Policy {
+		p.Using, p.Check = r.optional(p.Using), r.optional(p.Check)
+		return p
+	})
+	foreignKey := func(k schema.ForeignKey) schema.ForeignKey {
+		k.Definition, k.Table = r.apply(k.Definition), r.relation(k.Table)
+		return k
+	}
+	a.References, a.ReferencedBy = mapped(a.References, foreignKey), mapped(a.ReferencedBy, foreignKey)
+	a.Views = mapped(a.Views, func(v schema.View) schema.View {
+		if to, found := r[relation{v.Schema, v.Name}]; found {
+			v.Schema, v.Name = to[0], to[1]
+		}
+		v.Definition = r.apply(v.Definition)
+		v.Columns = mapped(v.Columns, func(c schema.ViewColumn) schema.ViewColumn {
+			c.Default = r.optional(c.Default)
+			return c
+		})
+		v.Triggers, v.Rules = mapped(v.Triggers, r.trigger), mapped(v.Rules, r.rule)
+		return v
+	})
+	return a
+}
+
+func (r renaming) trigger(t schema.Trigger) schema.Trigger {
+	t.Definition = r.apply(t.Definition)
+	return t
+}
+
+func (r renaming) rule(rule schema.Rule) schema.Rule {
+	rule.Definition = r.apply(rule.Definition)
+	return rule
+}
+
+func (r renaming) optional(sql *string) *string {
+	if sql == nil {
+		return nil
+	}
+	renamed := r.apply(*sql)
+	return &renamed
+}
+
+func mapped[T any](all []T, f func(T) T) []T {
+	out := make([]T, len(all))
+	for i, one := range all {
+		out[i] = f(one)
+	}
+	return out
+}

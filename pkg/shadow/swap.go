@@ -1,0 +1,267 @@
+package shadow
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/schema"
+)
+
+// swap lists what runs under the lock, in order: nothing of it reads or writes
+// rows. What would go on acting on the retired table, or bind to it, is taken off
+// it first. A sequence that a column owns must be in the schema of its table, so
+// it is let go before the tables move and taken up after.
+func (p *Plan) swap(in Inputs, m mapping, hasKey bool) []Statement {
+	b := &builder{owner: p.Owner, table: in.Names.Shadow()}
+	if !hasKey {
+		b.add("the run's own key index", "DROP INDEX %s", pg.Ident(in.Names.ShadowSchema(), in.Names.KeyIndex()))
+	}
+	for _, column := range alwaysIdentities(m.shadow) {
+		b.add("identity", "ALTER TABLE %s ALTER COLUMN %s SET GENERATED ALWAYS", b.table, pg.Ident(column))
+	}
+	for _, constraint := range notValid(m.shadow) {
+		b.late(constraint)
+	}
+	p.detach(b)
+	identities, serials := p.sequences(b, m)
+	p.move(b, in, m, identities)
+	for _, statement := range serials {
+		b.add("the sequence belongs to the new table's column", "%s", statement)
+	}
+	p.attach(b, in.Attached)
+	return b.statements
+}
+
+// sequences lets serial sequences go, and returns the statements that take them
+// up again. It also returns those that carry identity values over, to be run when
+// the original's sequences have moved, and so are locked.
+func (p *Plan) sequences(b *builder, m mapping) (identities, serials []string) {
+	for _, sequence := range m.original.Sequences {
+		partner, kept := m.partner[sequence.Attnum]
+		if !kept {
+			continue // its column is dropped: it retires with the original
+		}
+		name := pg.Ident(sequence.Schema, sequence.Name)
+		if !sequence.Identity {
+			b.add("the sequence stays where it is", "ALTER SEQUENCE %s OWNED BY NONE", name)
+			serials = append(serials, fmt.Sprintf("ALTER SEQUENCE %s OWNED BY %s", name, pg.Ident(m.original.Schema, m.original.Name, partner.Name)))
+			continue
+		}
+		for _, own := range m.shadow.Sequences {
+			if own.Identity && own.Attnum == partner.Attnum {
+				identities = append(identities, fmt.Sprintf("SELECT pg_catalog.setval(%s::pg_catalog.regclass, s.last_value, s.is_called) FROM %s s",
+					pg.Literal(pg.Ident(own.Schema, own.Name)), pg.Ident(p.Names.RetiredSchema(), sequence.Name)))
+			}
+		}
+	}
+	return identities, serials
+}
+
+func (p *Plan) move(b *builder, in Inputs, m mapping, identities []string) {
+	original, schemaName := pg.Ident(m.original.Schema, m.original.Name), pg.Ident(m.original.Schema)
+	retired := pg.Ident(in.Names.RetiredSchema())
+	as := func(role, why, sql string, args ...any) {
+		b.add(why, sql, args...)
+		b.statements[len(b.statements)-1].Role = role
+	}
+	for _, statistic := range m.original.Statistics {
+		as(in.SwapRole, "extended statistics", "ALTER STATISTICS %s SET SCHEMA %s", pg.Ident(statistic.Schema, statistic.Name), retired)
+	}
+	as(in.SwapRole, "the original retires", "ALTER TABLE %s SET SCHEMA %s", original, retired)
+	for _, statement := range identities {
+		b.add("identity value", "%s", statement)
+	}
+	as(in.SwapRole, "the shadow takes its place", "ALTER TABLE %s SET SCHEMA %s", in.Names.Shadow(), schemaName)
+	for _, statistic := range m.shadow.Statistics {
+		target := m.original.Schema
+		for _, before := range m.original.Statistics {
+			if before.Name == statistic.Name {
+				target = before.Schema
+			}
+		}
+		as(in.SwapRole, "extended statistics", "ALTER STATISTICS %s SET SCHEMA %s", pg.Ident(statistic.Schema, statistic.Name), pg.Ident(target))
+	}
+}
+
+// detach takes off the original what would bind to the retired table: its views,
+// foreign keys in both directions, and its publications (hazard H50).
+func (p *Plan) detach(b *builder) {
+	a, table := p.Original.Attached, p.Original.Quoted()
+	as := func(role, why, sql string, args ...any) {
+		b.add(why, sql, args...)
+		b.statements[len(b.statements)-1].Role = role
+	}
+	for _, views := range byOwner(a.Views) {
+		names := make([]string, len(views))
+		for i, view := range views {
+			names[i] = view.Quoted()
+		}
+		as(views[0].Owner, "views are made again on the new table", "DROP VIEW %s", strings.Join(names, ", "))
+	}
+	for _, key := range a.ReferencedBy {
+		as(key.Table.Owner, "a foreign key to the original", "ALTER TABLE %s DROP CONSTRAINT %s", key.Table.Quoted(), pg.Ident(key.Name))
+	}
+	for _, key := range a.References {
+		as(p.Owner, "a foreign key of the original", "ALTER TABLE %s DROP CONSTRAINT %s", table, pg.Ident(key.Name))
+	}
+	for _, publication := range a.Publications {
+		as(publication.Owner, "a publication of the original", "ALTER PUBLICATION %s DROP TABLE ONLY %s", pg.Ident(publication.Name), table)
+	}
+}
+
+// byOwner cuts the views, those first that depend on others, into runs of one
+// owner, each to be dropped in one statement.
+func byOwner(views []schema.View) [][]schema.View {
+	var runs [][]schema.View
+	for _, view := range slices.Backward(views) {
+		if last := len(runs) - 1; last >= 0 && runs[last][0].Owner == view.Owner {
+			runs[last] = append(runs[last], view)
+		} else {
+			runs = append(runs, []schema.View{view})
+		}
+	}
+	return runs
+}
+
+// attach makes everything that is attached to the original anew on the table that
+// has taken its place.
+func (p *Plan) attach(b *builder, a schema.Attached) {
+	table := p.Original.Quoted()
+	for _, rider := range riders(table, p.Owner, a) {
+		b.statements = append(b.statements, rider.Statements...)
+	}
+	if a.RowSecurity {
+		b.add("row security", "ALTER TABLE %s ENABLE ROW LEVEL SECURITY", table)
+	}
+	if a.Forced {
+		b.add("row security", "ALTER TABLE %s FORCE ROW LEVEL SECURITY", table)
+	}
+	for _, key := range a.References {
+		c := &builder{owner: p.Owner, table: table}
+		c.foreignKey(key, unread(key))
+		b.statements = append(b.statements, c.statements...)
+	}
+	for _, key := range a.ReferencedBy {
+		c := &builder{owner: key.Table.Owner, table: key.Table.Quoted()}
+		c.foreignKey(key, unread(key))
+		b.statements = append(b.statements, c.statements...)
+	}
+	for _, publication := range a.Publications {
+		c := &builder{table: table} // the session's own role, where the two owners differ
+		if publication.Owner == p.Owner {
+			c.owner = p.Owner
+		}
+		c.add("publication", "ALTER PUBLICATION %s ADD TABLE ONLY %s%s", pg.Ident(publication.Name), table, publicationClauses(publication))
+		b.statements = append(b.statements, c.statements...)
+	}
+}
+
+// unread is a foreign key's definition such that adding it reads no rows.
+func unread(key schema.ForeignKey) string {
+	if key.Valid && key.Enforced {
+		return key.Definition + " NOT VALID"
+	}
+	return key.Definition
+}
+
+func publicationClauses(publication schema.Publication) string {
+	clauses := ""
+	if publication.Columns != nil {
+		clauses += " (" + pg.Idents(publication.Columns) + ")"
+	}
+	if publication.Filter != nil {
+		clauses += " WHERE (" + *publication.Filter + ")"
+	}
+	return clauses
+}
+
+// Validation validates, after the swap, a foreign key that the swap has added
+// without reading rows.
+type Validation struct {
+	Table      uint32    `json:"table"` // OID; 0: the new table
+	On         string    `json:"on"`    // for people
+	Constraint string    `json:"constraint"`
+	Statement  Statement `json:"statement"`
+}
+
+func (p *Plan) validations(a schema.Attached) []Validation {
+	var all []Validation
+	add := func(key schema.ForeignKey, oid uint32, owner, on, table string) {
+		if !key.Valid || !key.Enforced {
+			return
+		}
+		all = append(all, Validation{Table: oid, On: on, Constraint: key.Name, Statement: Statement{Role: owner, Why: "the swap has added it without reading rows",
+			SQL: fmt.Sprintf("ALTER TABLE %s VALIDATE CONSTRAINT %s", table, pg.Ident(key.Name)), Lock: "SHARE UPDATE EXCLUSIVE on " + table}})
+	}
+	for _, key := range a.References {
+		add(key, 0, p.Owner, p.Original.String(), p.Original.Quoted())
+	}
+	for _, key := range a.ReferencedBy {
+		add(key, key.Table.OID, key.Table.Owner, key.Table.String(), key.Table.Quoted())
+	}
+	return all
+}
+
+// Lock takes one relation exclusively, before the swap.
+type Lock struct {
+	OID       uint32    `json:"oid"` // 0: the shadow
+	Kind      LockKind  `json:"kind"`
+	Statement Statement `json:"statement"`
+}
+
+// LockKind says how a relation that the swap locks hangs on the original.
+type LockKind string
+
+// The kinds of locks.
+const (
+	LockView        LockKind = "view"        // a view of it
+	LockReferencing LockKind = "referencing" // has a foreign key to it
+	LockItself      LockKind = "itself"      // it, and the shadow
+	LockReferenced  LockKind = "referenced"  // it has a foreign key to that one
+)
+
+// locks lists what the swap locks, in the order in which statements of the
+// application do: a view before what it is made of, a referencing table before the
+// referenced one. LOCK TABLE on a view would lock all that it is made of; a change of
+// its owner to its owner locks it alone.
+func (p *Plan) locks(a schema.Attached) []Lock {
+	var all []Lock
+	add := func(kind LockKind, oid uint32, role, sql, name string) {
+		all = append(all, Lock{OID: oid, Kind: kind, Statement: Statement{SQL: sql, Role: role, Lock: "ACCESS EXCLUSIVE on " + name, Why: "everything that the swap changes is locked up front"}})
+	}
+	for _, view := range slices.Backward(p.Original.Attached.Views) {
+		add(LockView, view.OID, view.Owner, fmt.Sprintf("ALTER VIEW %s OWNER TO %s", view.Quoted(), pg.Ident(view.Owner)), view.Quoted())
+	}
+	tables := func(kind LockKind, keys []schema.ForeignKey) {
+		for _, end := range ends(p.Original.OID, keys) {
+			if slices.ContainsFunc(all, func(l Lock) bool { return l.OID == end.OID }) {
+				continue
+			}
+			only := "ONLY "
+			if end.Kind == "p" {
+				only = ""
+			}
+			add(kind, end.OID, end.Owner, fmt.Sprintf("LOCK TABLE %s%s IN ACCESS EXCLUSIVE MODE", only, end.Quoted()), end.Quoted())
+		}
+	}
+	tables(LockReferencing, append(slices.Clone(p.Original.Attached.ReferencedBy), a.ReferencedBy...))
+	itself := fmt.Sprintf("LOCK TABLE ONLY %s, ONLY %s IN ACCESS EXCLUSIVE MODE", p.Original.Quoted(), p.Names.Shadow())
+	add(LockItself, p.Original.OID, p.Owner, itself, p.Original.Quoted())
+	tables(LockReferenced, append(slices.Clone(p.Original.Attached.References), a.References...))
+	return all
+}
+
+// ends are the tables at the other ends of foreign keys, by OID, without repeats.
+func ends(oid uint32, keys []schema.ForeignKey) []schema.Relation {
+	var all []schema.Relation
+	for _, key := range keys {
+		if key.Table.OID != oid && !slices.Contains(all, key.Table) {
+			all = append(all, key.Table)
+		}
+	}
+	slices.SortFunc(all, func(a, b schema.Relation) int { return cmp.Compare(a.OID, b.OID) })
+	return all
+}

@@ -1,0 +1,57 @@
+package e2e
+
+import "testing"
+
+// attachedCases are of dumpCase's kind, each with objects that hang on the table.
+var attachedCases = []dumpCase{
+	{name: "foreign keys out", setup: `CREATE SCHEMA "Far away"; CREATE TABLE "Far away"."Cust" (id int PRIMARY KEY, code text UNIQUE, a int, b int, UNIQUE (a, b)); INSERT INTO "Far away"."Cust" SELECT i, 'c' || i, i, i FROM generate_series(1, 50) i;
+		CREATE TABLE t (id int PRIMARY KEY, c int REFERENCES "Far away"."Cust" ON DELETE SET NULL ON UPDATE CASCADE, d text, a int, b int, up int CONSTRAINT "self ref" REFERENCES t DEFERRABLE INITIALLY DEFERRED);
+		SET CONSTRAINTS ALL IMMEDIATE; INSERT INTO t SELECT i, 1 + i % 50, 'c' || (1 + i % 50), NULL, NULL, i FROM generate_series(1, 500) i; COMMENT ON CONSTRAINT "self ref" ON t IS 'up';
+		ALTER TABLE t ADD CONSTRAINT full_match FOREIGN KEY (a, b) REFERENCES "Far away"."Cust" (a, b) MATCH FULL;
+		INSERT INTO t (id, d) VALUES (1000, 'none'); SET CONSTRAINTS ALL IMMEDIATE; ALTER TABLE t ADD CONSTRAINT lax FOREIGN KEY (d) REFERENCES "Far away"."Cust" (code) DEFERRABLE NOT VALID`,
+		alters: []string{"ALTER COLUMN id TYPE bigint, ALTER COLUMN c TYPE bigint"}},
+	{name: "foreign keys in", setup: `CREATE SCHEMA "S 2"; CREATE TABLE t (id int PRIMARY KEY, code text UNIQUE, a int, b int, UNIQUE (a, b)); INSERT INTO t SELECT i, 'c' || i, i, i FROM generate_series(1, 500) i;
+		CREATE TABLE line (id int PRIMARY KEY, t int NOT NULL REFERENCES t ON DELETE CASCADE, t2 int REFERENCES t DEFERRABLE); INSERT INTO line SELECT i, 1 + i % 500, 1 + i % 500 FROM generate_series(1, 600) i;
+		CREATE TABLE "S 2"."Line ""x" (code text CONSTRAINT "fk 1" REFERENCES t (code) ON UPDATE CASCADE); INSERT INTO "S 2"."Line ""x" VALUES ('c1'), (NULL);
+		CREATE TABLE loose (a int, b int); INSERT INTO loose VALUES (7, 8); ALTER TABLE loose ADD CONSTRAINT loose_fk FOREIGN KEY (a, b) REFERENCES t (a, b) MATCH FULL NOT VALID; COMMENT ON CONSTRAINT loose_fk ON loose IS 'old rows'`,
+		alters: []string{"ALTER COLUMN id TYPE bigint", "RENAME COLUMN code TO tag"}},
+	{name: "triggers in every state", setup: `CREATE TABLE log (n int); CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN INSERT INTO public.log VALUES (TG_NARGS); RETURN NULL; END';
+		CREATE TABLE t (id int PRIMARY KEY, v text, w text); INSERT INTO t SELECT i, 'v', 'w' FROM generate_series(1, 500) i;
+		CREATE TRIGGER "t 1" AFTER INSERT OR DELETE OR UPDATE OF v, w ON t FOR EACH ROW WHEN (pg_trigger_depth() < 3) EXECUTE FUNCTION note('a', 'it''s public.t'); COMMENT ON TRIGGER "t 1" ON t IS 'first';
+		CREATE TRIGGER "t ON public.t" AFTER UPDATE ON t REFERENCING OLD TABLE AS before NEW TABLE AS after FOR EACH STATEMENT EXECUTE FUNCTION note();
+		CREATE TRIGGER off AFTER TRUNCATE ON t EXECUTE FUNCTION note(); ALTER TABLE t DISABLE TRIGGER off;
+		CREATE TRIGGER rep AFTER INSERT ON t FOR EACH ROW WHEN (NEW.v <> 'x') EXECUTE FUNCTION note(); ALTER TABLE t ENABLE REPLICA TRIGGER rep;
+		CREATE TRIGGER alw AFTER INSERT ON t FOR EACH ROW EXECUTE FUNCTION note(); ALTER TABLE t ENABLE ALWAYS TRIGGER alw;
+		CREATE CONSTRAINT TRIGGER late AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION note()`,
+		alters: []string{"ALTER COLUMN id TYPE bigint", "RENAME COLUMN v TO vv", "ADD COLUMN x int"}},
+	{name: "policies", setup: `CREATE TABLE member (who text, t int); CREATE TABLE t (id int PRIMARY KEY, who text DEFAULT current_user, n int); INSERT INTO t SELECT i, 'w' || i % 3, i FROM generate_series(1, 500) i; ALTER TABLE t ENABLE ROW LEVEL SECURITY;
+		CREATE POLICY "p 1" ON t USING (who = current_user) WITH CHECK (n > 0); COMMENT ON POLICY "p 1" ON t IS 'own';
+		CREATE POLICY r ON t AS RESTRICTIVE FOR SELECT TO {role}_reader, PUBLIC USING (EXISTS (SELECT FROM member m WHERE m.t = t.id AND m.who = t.who));
+		CREATE POLICY i ON t FOR INSERT WITH CHECK (id > 0)`,
+		alters: []string{"ALTER COLUMN n SET DEFAULT 7", "RENAME COLUMN who TO owner"}},
+	{name: "rules", setup: `CREATE TABLE log (n int); CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) i;
+		CREATE RULE "r 1" AS ON DELETE TO t WHERE old.id > 100000 DO ALSO INSERT INTO log (n) VALUES (old.id); COMMENT ON RULE "r 1" ON t IS 'gone'; CREATE RULE off AS ON INSERT TO t DO ALSO NOTIFY x; ALTER TABLE t DISABLE RULE off`,
+		alters: []string{"ADD COLUMN x int", "RENAME COLUMN id TO ident"}, order: "ident"},
+	{name: "views", setup: `CREATE SCHEMA api; GRANT ALL ON SCHEMA api TO PUBLIC; CREATE TABLE t (id int PRIMARY KEY, v text, n int); INSERT INTO t SELECT i, 'v', i FROM generate_series(1, 500) i;
+		CREATE VIEW api.t WITH (security_barrier) AS SELECT * FROM public.t WHERE n > 0; CREATE VIEW "V 2" AS SELECT id, count(*) AS c FROM api.t GROUP BY id;
+		CREATE VIEW narrow AS SELECT id, v AS "Text" FROM t WHERE v <> 'public.t' WITH LOCAL CHECK OPTION; COMMENT ON VIEW narrow IS 'n'; COMMENT ON COLUMN narrow."Text" IS 'c'; ALTER VIEW narrow ALTER COLUMN "Text" SET DEFAULT 'd';
+		CREATE FUNCTION put() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; CREATE TRIGGER instead INSTEAD OF INSERT ON "V 2" FOR EACH ROW EXECUTE FUNCTION put();
+		CREATE RULE up AS ON UPDATE TO api.t DO INSTEAD UPDATE public.t SET v = new.v WHERE id = old.id;
+		GRANT SELECT ON api.t, "V 2" TO {role}_reader; GRANT UPDATE (v) ON api.t TO PUBLIC; REVOKE INSERT ON "V 2" FROM CURRENT_USER;
+		CREATE VIEW pk AS SELECT t.id, t.v, t.n FROM t LEFT JOIN "V 2" USING (id) GROUP BY t.id`,
+		alters: []string{"ADD COLUMN x int", "RENAME COLUMN n TO num", "ALTER COLUMN v SET STATISTICS 10"}},
+	{name: "publications", setup: `CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE o (id int PRIMARY KEY); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) i; CREATE PUBLICATION "p 1" FOR TABLE t, o WITH (publish = 'insert'); CREATE PUBLICATION one FOR TABLE ONLY t`,
+		alters: []string{"ALTER COLUMN id TYPE bigint", "RENAME COLUMN v TO vv"}},
+	{name: "grants by others", setup: `CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) i; GRANT SELECT, UPDATE (v) ON t TO {role}_holder WITH GRANT OPTION;
+		SET ROLE {role}_holder; GRANT SELECT, UPDATE (v) ON t TO {role}_reader; RESET ROLE`,
+		alters: []string{"ALTER COLUMN id TYPE bigint"}},
+}
+
+func TestAttachedDumpEqualsPlainAlter(t *testing.T) {
+	for _, c := range attachedCases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			c.run(t)
+		})
+	}
+}
