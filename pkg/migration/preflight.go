@@ -231,6 +231,9 @@ func (m *Migration) preflight(ctx context.Context) error {
 		return refusePooler(err)
 	}
 	m.noteVersion()
+	if err := m.notePublications(ctx); err != nil {
+		return err
+	}
 	if m.target.change == nil { // else it was parsed before the connection was lost
 		if m.target.change, err = m.config.Parse(ctx, table.Name, m.config.Alters, m.config.Set); err != nil {
 			return err

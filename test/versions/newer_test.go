@@ -25,13 +25,30 @@ func TestNullsNotDistinct(t *testing.T) {
 	})
 }
 
+// TestPublicationOfTheSchema: the new table is published since it is where the original was.
 func TestPublicationOfTheSchema(t *testing.T) {
 	t.Parallel()
 	on(t, 15, newest, func(t *testing.T, db *pgtest.DB) {
-		db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, n int); CREATE PUBLICATION pub FOR TABLES IN SCHEMA public")
-		if says := refused(t, db, migration.Config{Alters: []string{"ALTER COLUMN n TYPE bigint"}}, "publication"); !strings.Contains(says, "pub") {
-			t.Errorf("it says %s", says)
+		db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1); CREATE PUBLICATION pub FOR TABLES IN SCHEMA public")
+		report := alter(t, db, "ALTER COLUMN n TYPE bigint")
+		if len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], "publication pub ") || !strings.Contains(report.Warnings[0], "REFRESH PUBLICATION") {
+			t.Errorf("it warns %q", report.Warnings)
 		}
+		if tables := pgtest.Scalar[string](t, db, "SELECT string_agg(schemaname || '.' || tablename, ' ') FROM pg_publication_tables"); tables != "public.t" {
+			t.Errorf("it publishes %s", tables)
+		}
+	})
+}
+
+// TestAttachedFrom15 is what PostgreSQL 15 has brought to publications, views and foreign keys.
+func TestAttachedFrom15(t *testing.T) {
+	t.Parallel()
+	on(t, 15, newest, func(t *testing.T, db *pgtest.DB) {
+		sameAsPlain(t, db, `CREATE TABLE parent (a int, b int, PRIMARY KEY (a, b)); INSERT INTO parent SELECT i, i FROM generate_series(1, 300) i;
+			CREATE TABLE t (id int PRIMARY KEY, a int, b int, v text, FOREIGN KEY (a, b) REFERENCES parent ON DELETE SET NULL (b)); INSERT INTO t SELECT i, i, i, 'v' FROM generate_series(1, 300) i;
+			CREATE PUBLICATION part FOR TABLE t (id, v) WHERE (id > 10 AND v <> 'public.t'); CREATE PUBLICATION whole FOR TABLE t, parent;
+			CREATE VIEW invoker WITH (security_invoker = true, security_barrier) AS SELECT * FROM t; CREATE VIEW checked WITH (security_invoker, check_option = cascaded) AS SELECT id FROM invoker`,
+			"RENAME COLUMN v TO w", "RENAME COLUMN b TO bb", "ADD COLUMN x int")
 	})
 }
 
@@ -196,11 +213,18 @@ func TestTemporalConstraints(t *testing.T) {
 	})
 }
 
-func TestNotEnforcedForeignKeyIsRefused(t *testing.T) {
+// TestForeignKeysFrom18: one that is not enforced stays so, one of periods is made again, and one of a partitioned
+// table, which is refused before, is added without reading rows.
+func TestForeignKeysFrom18(t *testing.T) {
 	t.Parallel()
 	on(t, 18, newest, func(t *testing.T, db *pgtest.DB) {
-		db.Exec(t, "CREATE TABLE u (i int PRIMARY KEY); CREATE TABLE t (id int PRIMARY KEY, n int CONSTRAINT t_u REFERENCES u NOT ENFORCED); INSERT INTO t VALUES (1, 1)")
-		if says := refused(t, db, migration.Config{Alters: []string{"ALTER COLUMN n TYPE bigint"}}, "foreign key"); !strings.Contains(says, "t_u") {
+		sameAsPlain(t, db, `CREATE EXTENSION btree_gist; CREATE TABLE u (i int PRIMARY KEY, during int4range, n int, UNIQUE (n, during WITHOUT OVERLAPS)); INSERT INTO u VALUES (1, '[1,9)', 1);
+			CREATE TABLE t (id int PRIMARY KEY, n int, during int4range, CONSTRAINT t_u FOREIGN KEY (n) REFERENCES u NOT ENFORCED, FOREIGN KEY (n, PERIOD during) REFERENCES u (n, PERIOD during));
+			INSERT INTO t VALUES (1, 1, '[2,5)'); CREATE TABLE child (id int REFERENCES t) PARTITION BY RANGE (id); CREATE TABLE child_1 PARTITION OF child DEFAULT; INSERT INTO child VALUES (1)`, "ALTER COLUMN id TYPE bigint")
+	})
+	on(t, oldest, 17, func(t *testing.T, db *pgtest.DB) {
+		db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, n int); CREATE TABLE child (id int CONSTRAINT child_t REFERENCES t) PARTITION BY RANGE (id)")
+		if says := refused(t, db, migration.Config{Alters: []string{"ALTER COLUMN n TYPE bigint"}}, "foreign key"); !strings.Contains(says, "child_t on public.child, which is partitioned") {
 			t.Errorf("it says %s", says)
 		}
 	})

@@ -85,7 +85,7 @@ SELECT pg_catalog.jsonb_build_object(
   'publications', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
       'name', p.pubname, 'owner', pg_catalog.pg_get_userbyid(p.pubowner),
       'columns', (SELECT pg_catalog.jsonb_agg(a.attname ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
-                   WHERE a.attrelid = c.oid AND a.attnum = ANY (pg_catalog.string_to_array(pg_catalog.to_jsonb(r)->>'prattrs', ' ')::int2[])),
+                   WHERE a.attrelid = c.oid AND pg_catalog.to_jsonb(r)->'prattrs' @> pg_catalog.to_jsonb(a.attnum)),
       -- Only the view knows how to spell it on every version; it lists the whole publication.
       'filter', CASE WHEN pg_catalog.to_jsonb(r)->>'prqual' IS NOT NULL THEN (SELECT pg_catalog.to_jsonb(t)->>'rowfilter'
           FROM pg_catalog.pg_publication_tables t JOIN pg_catalog.pg_namespace n ON n.nspname = t.schemaname
