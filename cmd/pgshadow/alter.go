@@ -122,6 +122,8 @@ func (o *alterOptions) cutoverSettings() []setting {
 			help: "how long an attempt holds the lock before it rolls back"},
 		{name: "cutover-attempts", value: "N", preset: "60", take: number(&c.Attempts, 1),
 			help: "attempts before the run stops, resumable"},
+		{name: "matviews", words: []string{"refuse", "recreate"}, preset: "refuse", take: text(&o.config.MatViews),
+			help: "recreate makes materialized views anew at the swap, empty until they are refreshed after it"},
 		{name: "retire", words: []string{"keep", "drop"}, preset: "keep", take: text(&o.config.Retire),
 			help: "what becomes of the original after the swap"},
 	}

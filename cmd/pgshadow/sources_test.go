@@ -76,6 +76,7 @@ func samples() map[string]struct {
 		"lock-timeout":        {[]string{"7ms"}, func(o *alterOptions) { o.config.Cutover.LockTimeout = 7 * time.Millisecond }},
 		"max-lock-hold":       {[]string{"8s"}, func(o *alterOptions) { o.config.Cutover.MaxLockHold = 8 * time.Second }},
 		"cutover-attempts":    {[]string{"9"}, func(o *alterOptions) { o.config.Cutover.Attempts = 9 }},
+		"matviews":            {[]string{"recreate"}, func(o *alterOptions) { o.config.MatViews = migration.RecreateMatViews }},
 		"retire":              {[]string{"drop"}, func(o *alterOptions) { o.config.Retire = migration.Drop }},
 		"output":              {[]string{"json"}, func(o *alterOptions) { o.output = "json" }},
 		"log-format":          {[]string{"json"}, func(o *alterOptions) { o.log.format = "json" }},
@@ -85,7 +86,7 @@ func samples() map[string]struct {
 
 // presets are the defaults of the contract.
 func presets() alterOptions {
-	return alterOptions{output: "text", log: logOptions{"console", "info"}, config: migration.Config{Verify: "full", Retire: migration.Keep,
+	return alterOptions{output: "text", log: logOptions{"console", "info"}, config: migration.Config{Verify: "full", Retire: migration.Keep, MatViews: migration.RefuseMatViews,
 		MaxWALRetained: 50 << 30, ReconnectFor: 5 * time.Minute,
 		Copy:     migration.CopyConfig{Workers: 2, IndexWorkers: 2, ChunkTime: 500 * time.Millisecond},
 		Cutover:  migration.CutoverConfig{Mode: migration.CutoverAuto, LockTimeout: 500 * time.Millisecond, MaxLockHold: time.Second, Attempts: 60},

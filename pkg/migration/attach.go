@@ -112,54 +112,40 @@ func (m *Migration) notePublications(ctx context.Context) error {
 	return nil
 }
 
-// validate validates the foreign keys that the swap has added without reading
-// rows. The change is done whatever becomes of it: what is left is a warning that
-// says how to do it.
-func (m *Migration) validate(ctx context.Context) {
-	for _, validation := range m.run.plan.Validations {
-		err := m.onControl(ctx, func(ctx context.Context) error { return m.validateOne(ctx, validation) })
+// complete does what the swap has left to do. The change is done whatever becomes
+// of it: what is left is a warning that says how to do it.
+func (m *Migration) complete(ctx context.Context) {
+	for _, completion := range m.run.plan.Completions {
+		err := m.onControl(ctx, func(ctx context.Context) error { return m.completeOne(ctx, completion) })
 		if err != nil {
-			m.report.Warnings = append(m.report.Warnings, fmt.Sprintf("the change is done, and foreign key %s on %s is enforced, but not validated for older rows: %v; %s validates it",
-				pg.Readable(validation.Constraint), validation.On, err, validation.Statement.SQL))
+			m.report.Warnings = append(m.report.Warnings, fmt.Sprintf("the change is done, and %s is left to do; until then %s: %v; %s does it",
+				completion.What, completion.Left, err, completion.Statement.SQL))
 		}
 	}
 }
 
-// validateOne waits for the lock, which blocks no reader or writer, for as long
-// as others hold it.
-func (m *Migration) validateOne(ctx context.Context, validation shadow.Validation) error {
+// completeOne waits for its lock for as long as others hold it: nothing queues
+// behind it for longer than the session's lock_timeout.
+func (m *Migration) completeOne(ctx context.Context, completion shadow.Completion) error {
 	for {
-		valid, err := m.isValid(ctx, validation)
-		if valid || err != nil {
-			return err
+		var done bool
+		err := m.control.QueryRow(ctx, completion.Done).Scan(&done)
+		if done || errors.Is(err, pgx.ErrNoRows) {
+			return nil // done before, or dropped since
 		}
-		m.config.Observer.Observe(Noted{Note: fmt.Sprintf("validating foreign key %s on %s", pg.Readable(validation.Constraint), validation.On)})
+		if err != nil {
+			return fmt.Errorf("%s: %w", completion.What, err)
+		}
+		m.config.Observer.Observe(Noted{Note: completion.What})
 		err = pg.InTx(ctx, m.control, pgx.TxOptions{}, func(tx pgx.Tx) error {
-			return pg.ExecAs(ctx, tx, validation.Statement.Role, nil, validation.Statement.SQL)
+			return pg.ExecAs(ctx, tx, completion.Statement.Role, nil, completion.Statement.SQL)
 		})
 		if !pg.IsLockFailure(err) {
 			return err
 		}
-		m.config.Observer.Observe(Waiting{For: "a lock, to validate foreign key " + pg.Readable(validation.Constraint), Reason: err.Error()})
+		m.config.Observer.Observe(Waiting{For: "a lock, for " + completion.What, Reason: err.Error()})
 		if err := pause(ctx, time.Second); err != nil {
 			return err
 		}
 	}
-}
-
-func (m *Migration) isValid(ctx context.Context, validation shadow.Validation) (valid bool, err error) {
-	table := validation.Table
-	if table == 0 {
-		if table, err = schema.Resolve(ctx, m.control, m.run.plan.Original.Schema, m.run.plan.Original.Name); err != nil {
-			return false, err
-		}
-	}
-	err = m.control.QueryRow(ctx, "SELECT convalidated FROM pg_catalog.pg_constraint WHERE conrelid = $1 AND conname = $2 AND contype = 'f'", table, validation.Constraint).Scan(&valid)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return false, errors.New("it is gone")
-	}
-	if err != nil {
-		return false, fmt.Errorf("looking up foreign key %s: %w", validation.Constraint, err)
-	}
-	return valid, nil
 }

@@ -21,7 +21,7 @@ func (m *Migration) tidy(ctx context.Context) {
 		m.report.Warnings = append(m.report.Warnings, fmt.Sprintf("the change is done, but something is left behind; pgshadow cleanup removes it: %v", err))
 		return
 	}
-	m.validate(ctx)
+	m.complete(ctx)
 	err = m.onControl(context.WithoutCancel(ctx), func(ctx context.Context) error {
 		return m.setPhase(ctx, Ended.String())
 	})

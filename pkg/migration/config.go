@@ -28,6 +28,15 @@ const (
 // process, which keeps the parser's memory out of this one.
 type ParseFunc func(ctx context.Context, table string, alters []string, set map[string]string) (*shadow.Change, error)
 
+// MatViews says what becomes of materialized views of the table.
+type MatViews string
+
+// The ways.
+const (
+	RefuseMatViews   MatViews = "refuse"
+	RecreateMatViews MatViews = "recreate" // empty at the swap, refreshed after it
+)
+
 // Config of a run.
 type Config struct {
 	DSN    string            // connection string; empty: libpq's environment variables
@@ -40,6 +49,8 @@ type Config struct {
 	Verify  verify.Mode // default full
 	Retire  Retire      // default keep
 	Restart bool        // drop an unfinished run of the table first
+	// MatViews are refused by default.
+	MatViews MatViews
 	// MaxWALRetained is how many bytes of WAL the slot may hold back before the run
 	// is aborted; default 50 GB. It never exceeds nine tenths of
 	// max_slot_wal_keep_size, at which the server takes the slot away.
@@ -109,6 +120,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxWALRetained, 50<<30)
 	setDefault(&c.Verify, verify.Full)
 	setDefault(&c.Retire, Keep)
+	setDefault(&c.MatViews, RefuseMatViews)
 	setDefault(&c.ReconnectFor, 5*time.Minute)
 	setDefault(&c.convergeWindow, convergeWindow)
 	if c.Parse == nil {
@@ -153,6 +165,7 @@ func (c Config) validateTuning() error {
 	problems.add(!slices.Contains([]CutoverMode{"", CutoverAuto, CutoverManual}, c.Cutover.Mode), "cutover is %q: want auto or manual", c.Cutover.Mode)
 	problems.add(c.MaxWALRetained < 0, "max-wal-retained is %d: want more than zero", c.MaxWALRetained)
 	problems.add(!slices.Contains([]verify.Mode{"", verify.Full, verify.Sample, verify.Off}, c.Verify), "verify is %q: want full, sample or off", c.Verify)
+	problems.add(!slices.Contains([]MatViews{"", RefuseMatViews, RecreateMatViews}, c.MatViews), "matviews is %q: want refuse or recreate", c.MatViews)
 	problems.add(!slices.Contains([]Retire{"", Keep, Drop}, c.Retire), "retire is %q: want keep or drop", c.Retire)
 	return errors.Join(append(problems, c.Throttle.Validate())...)
 }

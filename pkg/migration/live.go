@@ -275,7 +275,7 @@ func (m *Migration) unchanged(ctx context.Context, q schema.Querier) error {
 	if err != nil {
 		return err
 	}
-	if len(attached) > 0 {
+	if attached = m.inTheWay(attached); len(attached) > 0 {
 		return fmt.Errorf("%w: %s %s has been attached to it", replication.ErrChanged, attached[0].Check, attached[0].Object)
 	}
 	return nil

@@ -289,7 +289,7 @@ func (m *Migration) refusals(ctx context.Context, measured error) error {
 		if err != nil {
 			return err
 		}
-		all = append(all, obstacleRefusals(attached)...)
+		all = append(all, obstacleRefusals(m.inTheWay(attached))...)
 		missing, err := m.attachedRefusals(ctx, table)
 		if err != nil {
 			return err

@@ -52,7 +52,7 @@ func serverRefusals(server *schema.Server, table *schema.Table) []*shadow.Refusa
 // does not carry over.
 var obstacleRemedies = map[string]string{
 	"foreign key":                "drop it before the change and add it again after",
-	"materialized view":          "drop it before the change and create it again after",
+	"materialized view":          "give --matviews=recreate, with which it is empty from the swap until it is refreshed after it; or drop it before the change and create it again after",
 	"rule":                       "drop it before the change and create it again after",
 	"inheritance":                "detach the table from its parent or children first",
 	"typed table":                "ALTER TABLE ... NOT OF first",
@@ -64,6 +64,13 @@ var obstacleRemedies = map[string]string{
 	"statistics of another role": "ALTER STATISTICS ... OWNER TO the owner of the table",
 	"security label":             "remove the label for the change, and set it again after",
 	"subscription":               "take the table out of the subscription first",
+}
+
+// inTheWay leaves out what the operator wants to be made again.
+func (m *Migration) inTheWay(obstacles []schema.Obstacle) []schema.Obstacle {
+	return slices.DeleteFunc(obstacles, func(o schema.Obstacle) bool {
+		return o.Check == "materialized view" && m.config.MatViews == RecreateMatViews
+	})
 }
 
 func obstacleRefusals(attached []schema.Obstacle) []*shadow.Refusal {

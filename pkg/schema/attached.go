@@ -61,12 +61,14 @@ type Relation struct {
 	Owner  string `json:"owner"`
 }
 
-// View is a view of the table, or of such a view. Definition is its query.
+// View is a view of the table, or of such a view. Definition is its query; Stored
+// is of a materialized one alone.
 type View struct {
 	OID        uint32   `json:"oid"`
 	Schema     string   `json:"schema"`
 	Name       string   `json:"name"`
 	Owner      string   `json:"owner"`
+	Stored     *Stored  `json:"stored"`
 	Definition string   `json:"definition"`
 	Options    []string `json:"options"`
 	Comment    *string  `json:"comment"`
@@ -80,12 +82,37 @@ type View struct {
 	Rules           []Rule       `json:"rules"`
 }
 
-// ViewColumn is what a column of a view has beside its query.
+// ViewColumn is what a column of a view has beside its query. Statistics, Options,
+// Compression and Storage (empty: that of its type) are those of a materialized one.
 type ViewColumn struct {
-	Name    string  `json:"name"`
-	Default *string `json:"default"`
-	Comment *string `json:"comment"`
-	Grants  []Grant `json:"grants"`
+	Name        string   `json:"name"`
+	Default     *string  `json:"default"`
+	Comment     *string  `json:"comment"`
+	Grants      []Grant  `json:"grants"`
+	Statistics  int      `json:"statistics"` // -1: the default target
+	Options     []string `json:"options"`
+	Compression string   `json:"compression"`
+	Storage     string   `json:"storage"`
+}
+
+// Stored is how a materialized view is kept.
+type Stored struct {
+	Populated    bool        `json:"populated"`
+	AccessMethod string      `json:"access_method"`
+	Tablespace   string      `json:"tablespace"`
+	ToastOptions []string    `json:"toast_options"`
+	Indexes      []ViewIndex `json:"indexes"`
+}
+
+// ViewIndex is an index of a materialized view. Definition is the whole command.
+type ViewIndex struct {
+	Schema     string         `json:"schema"`
+	Name       string         `json:"name"`
+	Definition string         `json:"definition"`
+	Clustered  bool           `json:"clustered"`
+	Tablespace string         `json:"tablespace"`
+	Comment    *string        `json:"comment"`
+	Statistics map[string]int `json:"statistics"` // by column number of the index
 }
 
 // Publication lists the table, with a column list (nil: every column) and a row
@@ -102,6 +129,14 @@ func (r Relation) Quoted() string { return pg.Ident(r.Schema, r.Name) }
 
 // String is the relation's name for people.
 func (r Relation) String() string { return pg.Readable(r.Schema, r.Name) }
+
+// Kind is how SQL calls it.
+func (v View) Kind() string {
+	if v.Stored != nil {
+		return "MATERIALIZED VIEW"
+	}
+	return "VIEW"
+}
 
 // Quoted is the view's name for SQL.
 func (v View) Quoted() string { return pg.Ident(v.Schema, v.Name) }

@@ -95,14 +95,18 @@ func (b *builder) policy(policy schema.Policy) {
 }
 
 func (b *builder) view(view schema.View) {
-	with := ""
-	if len(view.Options) > 0 {
-		with = " WITH (" + options(view.Options) + ")"
+	if view.Stored != nil {
+		b.materialized(view)
+	} else {
+		with := ""
+		if len(view.Options) > 0 {
+			with = " WITH (" + options(view.Options) + ")"
+		}
+		b.add("view", "CREATE VIEW %s%s AS %s", b.table, with, view.Definition)
 	}
-	b.add("view", "CREATE VIEW %s%s AS %s", b.table, with, view.Definition)
 	b.viewGrants(view)
 	if view.Comment != nil {
-		b.add("view comment", "COMMENT ON VIEW %s IS %s", b.table, pg.Literal(*view.Comment))
+		b.add("view comment", "COMMENT ON %s %s IS %s", view.Kind(), b.table, pg.Literal(*view.Comment))
 	}
 	for _, column := range view.Columns {
 		if column.Default != nil {
@@ -110,6 +114,60 @@ func (b *builder) view(view schema.View) {
 		}
 		if column.Comment != nil {
 			b.add("column comment", "COMMENT ON COLUMN %s.%s IS %s", b.table, pg.Ident(column.Name), pg.Literal(*column.Comment))
+		}
+	}
+}
+
+// The letters of pg_attribute.attstorage and attcompression.
+var (
+	storages     = map[string]string{"p": "PLAIN", "e": "EXTERNAL", "m": "MAIN", "x": "EXTENDED"}
+	compressions = map[string]string{"p": "pglz", "l": "lz4"}
+)
+
+// materialized makes a materialized view without its rows, which come after the
+// swap, and its indexes.
+func (b *builder) materialized(view schema.View) {
+	var with []string
+	for _, option := range view.Options {
+		with = append(with, reloption("", option))
+	}
+	for _, option := range view.Stored.ToastOptions {
+		with = append(with, reloption("toast.", option))
+	}
+	clause := ""
+	if with != nil {
+		clause = " WITH (" + strings.Join(with, ", ") + ")"
+	}
+	b.addWith(map[string]string{"default_tablespace": view.Stored.Tablespace, "default_table_access_method": view.Stored.AccessMethod},
+		"materialized view, empty until it is refreshed", "CREATE MATERIALIZED VIEW %s%s AS %s WITH NO DATA", b.table, clause, strings.TrimSuffix(view.Definition, ";"))
+	for _, column := range view.Columns {
+		alter := func(why, format string, args ...any) {
+			b.add(why, "ALTER MATERIALIZED VIEW %s ALTER COLUMN %s "+format, append([]any{b.table, pg.Ident(column.Name)}, args...)...)
+		}
+		if column.Statistics >= 0 {
+			alter("statistics target", "SET STATISTICS %d", column.Statistics)
+		}
+		if len(column.Options) > 0 {
+			alter("column options", "SET (%s)", options(column.Options))
+		}
+		if column.Storage != "" {
+			alter("storage", "SET STORAGE %s", storages[column.Storage])
+		}
+		if column.Compression != "" {
+			alter("compression", "SET COMPRESSION %s", compressions[column.Compression])
+		}
+	}
+	for _, index := range view.Stored.Indexes {
+		name := pg.Ident(index.Schema, index.Name)
+		b.addWith(map[string]string{"default_tablespace": index.Tablespace}, "index of a materialized view", "%s", index.Definition)
+		for _, column := range sortedKeys(index.Statistics) {
+			b.add("statistics target of an index expression", "ALTER INDEX %s ALTER COLUMN %s SET STATISTICS %d", name, column, index.Statistics[column])
+		}
+		if index.Comment != nil {
+			b.add("index comment", "COMMENT ON INDEX %s IS %s", name, pg.Literal(*index.Comment))
+		}
+		if index.Clustered {
+			b.add("cluster mark", "ALTER MATERIALIZED VIEW %s CLUSTER ON %s", b.table, pg.Ident(index.Name))
 		}
 	}
 }

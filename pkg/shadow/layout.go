@@ -37,7 +37,7 @@ func (p *Plan) layOut(in Inputs, m mapping) {
 	marks.marks(m.shadow)
 	p.Strip, p.Marks = strip.statements, marks.statements
 	p.Swap = p.swap(in, m, hasKey)
-	p.Locks, p.Validations = p.locks(in.Attached), p.validations(in.Attached)
+	p.Locks, p.Completions = p.locks(in.Attached), p.completions(in.Attached)
 }
 
 // refuseArbiter refuses a deferrable constraint on the key's columns: PostgreSQL

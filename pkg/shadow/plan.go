@@ -27,8 +27,8 @@ type Plan struct {
 	Marks      []Statement  `json:"marks"`  // after the builds
 	Locks      []Lock       `json:"locks"`  // that the swap begins with
 	Swap       []Statement  `json:"swap"`   // under the locks
-	// Validations are for after the swap.
-	Validations []Validation `json:"validations"`
+	// Completions are for after the swap.
+	Completions []Completion `json:"completions"`
 }
 
 // Column is one column of the shadow that takes a value from the original.

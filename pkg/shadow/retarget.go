@@ -106,6 +106,14 @@ func (r renaming) attached(a schema.Attached) schema.Attached {
 			c.Default = r.optional(c.Default)
 			return c
 		})
+		if v.Stored != nil {
+			stored := *v.Stored
+			stored.Indexes = mapped(stored.Indexes, func(i schema.ViewIndex) schema.ViewIndex {
+				i.Schema, i.Definition = v.Schema, r.apply(i.Definition)
+				return i
+			})
+			v.Stored = &stored
+		}
 		v.Triggers, v.Rules = mapped(v.Triggers, r.trigger), mapped(v.Rules, r.rule)
 		return v
 	})

@@ -99,7 +99,7 @@ func (p *Plan) detach(b *builder) {
 		for i, view := range views {
 			names[i] = view.Quoted()
 		}
-		as(views[0].Owner, "views are made again on the new table", "DROP VIEW %s", strings.Join(names, ", "))
+		as(views[0].Owner, "views are made again on the new table", "DROP %s %s", views[0].Kind(), strings.Join(names, ", "))
 	}
 	for _, key := range a.ReferencedBy {
 		as(key.Table.Owner, "a foreign key to the original", "ALTER TABLE %s DROP CONSTRAINT %s", key.Table.Quoted(), pg.Ident(key.Name))
@@ -113,11 +113,11 @@ func (p *Plan) detach(b *builder) {
 }
 
 // byOwner cuts the views, those first that depend on others, into runs of one
-// owner, each to be dropped in one statement.
+// owner and kind, each to be dropped in one statement.
 func byOwner(views []schema.View) [][]schema.View {
 	var runs [][]schema.View
 	for _, view := range slices.Backward(views) {
-		if last := len(runs) - 1; last >= 0 && runs[last][0].Owner == view.Owner {
+		if last := len(runs) - 1; last >= 0 && runs[last][0].Owner == view.Owner && runs[last][0].Kind() == view.Kind() {
 			runs[last] = append(runs[last], view)
 		} else {
 			runs = append(runs, []schema.View{view})
@@ -178,31 +178,50 @@ func publicationClauses(publication schema.Publication) string {
 	return clauses
 }
 
-// Validation validates, after the swap, a foreign key that the swap has added
-// without reading rows.
-type Validation struct {
-	Table      uint32    `json:"table"` // OID; 0: the new table
-	On         string    `json:"on"`    // for people
-	Constraint string    `json:"constraint"`
-	Statement  Statement `json:"statement"`
+// Completion is what the swap has left to do, since it reads rows. Done is a query
+// that tells whether it is done already; it gives no row when the object is gone.
+type Completion struct {
+	What      string    `json:"what"` // as in: validating foreign key x on t
+	Left      string    `json:"left"` // how things are until then
+	Done      string    `json:"done"`
+	Statement Statement `json:"statement"`
 }
 
-func (p *Plan) validations(a schema.Attached) []Validation {
-	var all []Validation
-	add := func(key schema.ForeignKey, oid uint32, owner, on, table string) {
+func (p *Plan) completions(a schema.Attached) []Completion {
+	var all []Completion
+	validate := func(key schema.ForeignKey, owner string, table schema.Relation) {
 		if !key.Valid || !key.Enforced {
 			return
 		}
-		all = append(all, Validation{Table: oid, On: on, Constraint: key.Name, Statement: Statement{Role: owner, Why: "the swap has added it without reading rows",
-			SQL: fmt.Sprintf("ALTER TABLE %s VALIDATE CONSTRAINT %s", table, pg.Ident(key.Name)), Lock: "SHARE UPDATE EXCLUSIVE on " + table}})
+		all = append(all, Completion{What: fmt.Sprintf("validating foreign key %s on %s", pg.Readable(key.Name), table),
+			Left: "it is enforced, and not validated for older rows",
+			Done: fmt.Sprintf("SELECT convalidated FROM pg_catalog.pg_constraint WHERE conrelid = %s AND conname = %s AND contype = 'f'", oidOf(table), pg.Literal(key.Name)),
+			Statement: Statement{Role: owner, Why: "the swap has added it without reading rows", Lock: "SHARE UPDATE EXCLUSIVE on " + table.Quoted(),
+				SQL: fmt.Sprintf("ALTER TABLE %s VALIDATE CONSTRAINT %s", table.Quoted(), pg.Ident(key.Name))}})
+	}
+	for _, view := range a.Views {
+		if view.Stored == nil || !view.Stored.Populated {
+			continue
+		}
+		all = append(all, Completion{What: "refreshing materialized view " + view.String(), Left: "it is empty, and PostgreSQL refuses to read it",
+			Done: "SELECT relispopulated FROM pg_catalog.pg_class WHERE oid = " + oidOf(schema.Relation{Schema: view.Schema, Name: view.Name}),
+			Statement: Statement{Role: view.Owner, Why: "the swap has made it without its rows", Lock: "ACCESS EXCLUSIVE on " + view.Quoted(),
+				SQL: "REFRESH MATERIALIZED VIEW " + view.Quoted()}})
 	}
 	for _, key := range a.References {
-		add(key, 0, p.Owner, p.Original.String(), p.Original.Quoted())
+		validate(key, p.Owner, schema.Relation{Schema: p.Original.Schema, Name: p.Original.Name})
 	}
 	for _, key := range a.ReferencedBy {
-		add(key, key.Table.OID, key.Table.Owner, key.Table.String(), key.Table.Quoted())
+		validate(key, key.Table.Owner, key.Table)
 	}
 	return all
+}
+
+// oidOf is a subquery for a relation's OID, for roles that may not look into its
+// schema too.
+func oidOf(table schema.Relation) string {
+	return fmt.Sprintf("(SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s)",
+		pg.Literal(table.Schema), pg.Literal(table.Name))
 }
 
 // Lock takes one relation exclusively, before the swap.
@@ -233,7 +252,7 @@ func (p *Plan) locks(a schema.Attached) []Lock {
 		all = append(all, Lock{OID: oid, Kind: kind, Statement: Statement{SQL: sql, Role: role, Lock: "ACCESS EXCLUSIVE on " + name, Why: "everything that the swap changes is locked up front"}})
 	}
 	for _, view := range slices.Backward(p.Original.Attached.Views) {
-		add(LockView, view.OID, view.Owner, fmt.Sprintf("ALTER VIEW %s OWNER TO %s", view.Quoted(), pg.Ident(view.Owner)), view.Quoted())
+		add(LockView, view.OID, view.Owner, fmt.Sprintf("ALTER %s %s OWNER TO %s", view.Kind(), view.Quoted(), pg.Ident(view.Owner)), view.Quoted())
 	}
 	tables := func(kind LockKind, keys []schema.ForeignKey) {
 		for _, end := range ends(p.Original.OID, keys) {

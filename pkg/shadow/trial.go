@@ -137,6 +137,9 @@ func (t *Trial) Learn(now *schema.Table) error {
 	}
 	for i, view := range t.attached.Views {
 		learned := learn(now.Attached.Views, view, schema.View.String, "view", &lost)
+		if view.Stored != nil {
+			learned.Stored.Populated = view.Stored.Populated
+		}
 		learned.Granted, learned.Grants, learned.DefaultGrantees = view.Granted, view.Grants, view.DefaultGrantees
 		t.attached.Views[i] = learned
 	}

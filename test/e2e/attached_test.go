@@ -40,6 +40,12 @@ var attachedCases = []dumpCase{
 		GRANT SELECT ON api.t, "V 2" TO {role}_reader; GRANT UPDATE (v) ON api.t TO PUBLIC; REVOKE INSERT ON "V 2" FROM CURRENT_USER;
 		CREATE VIEW pk AS SELECT t.id, t.v, t.n FROM t LEFT JOIN "V 2" USING (id) GROUP BY t.id`,
 		alters: []string{"ADD COLUMN x int", "RENAME COLUMN n TO num", "ALTER COLUMN v SET STATISTICS 10"}},
+	{name: "materialized views", matviews: true, setup: `CREATE SCHEMA api; CREATE TABLE t (id int PRIMARY KEY, v text, n int); INSERT INTO t SELECT i, 'v', i FROM generate_series(1, 500) i;
+		CREATE MATERIALIZED VIEW api.t WITH (fillfactor = 70) AS SELECT id, n, v FROM public.t; CREATE UNIQUE INDEX "by id" ON api.t (id); CREATE INDEX by_expr ON api.t ((n + 1), (n * 2)); ALTER INDEX api.by_expr ALTER COLUMN 2 SET STATISTICS 7;
+		COMMENT ON INDEX api."by id" IS 'i'; ALTER MATERIALIZED VIEW api.t CLUSTER ON "by id"; ALTER MATERIALIZED VIEW api.t ALTER COLUMN n SET STATISTICS 5, ALTER COLUMN v SET STORAGE EXTERNAL, ALTER COLUMN v SET (n_distinct = 3);
+		COMMENT ON MATERIALIZED VIEW api.t IS 'm'; COMMENT ON COLUMN api.t.n IS 'n'; GRANT SELECT ON api.t TO PUBLIC; CREATE VIEW over AS SELECT count(*) FROM api.t; CREATE MATERIALIZED VIEW twice AS SELECT * FROM api.t JOIN over ON true;
+		CREATE MATERIALIZED VIEW blank AS SELECT id FROM t WITH NO DATA`,
+		alters: []string{"ADD COLUMN x int", "RENAME COLUMN n TO m"}},
 	{name: "publications", setup: `CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE o (id int PRIMARY KEY); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) i; CREATE PUBLICATION "p 1" FOR TABLE t, o WITH (publish = 'insert'); CREATE PUBLICATION one FOR TABLE ONLY t`,
 		alters: []string{"ALTER COLUMN id TYPE bigint", "RENAME COLUMN v TO vv"}},
 	{name: "grants by others", setup: `CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) i; GRANT SELECT, UPDATE (v) ON t TO {role}_holder WITH GRANT OPTION;

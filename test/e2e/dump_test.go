@@ -16,6 +16,8 @@ type dumpCase struct {
 	alters []string
 	table  string // default t
 	order  string // default id
+	// matviews has materialized views made again.
+	matviews bool
 }
 
 var dumpCases = []dumpCase{
@@ -121,7 +123,11 @@ func (c dumpCase) run(t *testing.T) {
 	for _, text := range alters {
 		plain.Exec(t, "SET ROLE "+owner+"; ALTER TABLE "+c.table+" "+text)
 	}
-	report, err := migration.Run(t.Context(), migration.Config{DSN: dsn, Table: c.table, Alters: alters})
+	config := migration.Config{DSN: dsn, Table: c.table, Alters: alters}
+	if c.matviews {
+		config.MatViews = migration.RecreateMatViews
+	}
+	report, err := migration.Run(t.Context(), config)
 	if err != nil {
 		t.Fatalf("%v (report %+v)", err, report)
 	}
@@ -131,7 +137,23 @@ func (c dumpCase) run(t *testing.T) {
 	if got, want := rowsOf(t, shadowed, c), rowsOf(t, plain, c); got != want {
 		t.Errorf("the rows differ from those after a plain ALTER TABLE:\n%s", lineDiff(want, got))
 	}
+	if len(report.Warnings) > 0 && !strings.Contains(report.Warnings[0], "REFRESH PUBLICATION") {
+		t.Errorf("it warns %q", report.Warnings)
+	}
+	requireMatViews(t, shadowed, plain)
 	insertWorks(t, shadowed, plain, c)
+}
+
+// requireMatViews shows that both databases have the same rows in the same
+// materialized views.
+func requireMatViews(t *testing.T, shadowed, plain *pgtest.DB) {
+	t.Helper()
+	const rows = `SELECT coalesce(string_agg(format('%s: %s', c.oid::regclass, CASE WHEN relispopulated
+		THEN query_to_xml('SELECT * FROM ' || c.oid::regclass || ' ORDER BY 1', false, false, '')::text ELSE 'not populated' END), E'\n' ORDER BY c.oid::regclass::text), '')
+		FROM pg_class c WHERE relkind = 'm'`
+	if got, want := pgtest.Scalar[string](t, shadowed, rows), pgtest.Scalar[string](t, plain, rows); got != want {
+		t.Errorf("the materialized views differ:\n%s", lineDiff(want, got))
+	}
 }
 
 func rowsOf(t *testing.T, db *pgtest.DB, c dumpCase) string {

@@ -52,7 +52,19 @@ SELECT pg_catalog.jsonb_build_object(
   'references', (SELECT coalesce(pg_catalog.jsonb_agg(fact ORDER BY conname), '[]') FROM keys WHERE conrelid = c.oid),
   'referenced_by', (SELECT coalesce(pg_catalog.jsonb_agg(fact ORDER BY nspname, relname, conname), '[]') FROM keys WHERE conrelid <> c.oid),
   'views', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-      'oid', v.oid::bigint, 'schema', n.nspname, 'name', v.relname, 'owner', pg_catalog.pg_get_userbyid(v.relowner),
+      'oid', v.oid::bigint, 'schema', n.nspname, 'name', v.relname, 'kind', v.relkind, 'owner', pg_catalog.pg_get_userbyid(v.relowner),
+      'stored', CASE WHEN v.relkind = 'm' THEN pg_catalog.jsonb_build_object(
+        'populated', v.relispopulated,
+        'access_method', (SELECT amname FROM pg_catalog.pg_am WHERE oid = v.relam),
+        'tablespace', coalesce((SELECT spcname FROM pg_catalog.pg_tablespace WHERE oid = v.reltablespace), ''),
+        'toast_options', coalesce((SELECT pg_catalog.to_jsonb(t.reloptions) FROM pg_catalog.pg_class t WHERE t.oid = v.reltoastrelid), '[]'),
+        'indexes', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+            'schema', n.nspname, 'name', x.relname, 'definition', pg_catalog.pg_get_indexdef(x.oid), 'clustered', i.indisclustered,
+            'tablespace', coalesce((SELECT spcname FROM pg_catalog.pg_tablespace WHERE oid = x.reltablespace), ''),
+            'comment', pg_catalog.obj_description(x.oid, 'pg_class'),
+            'statistics', (SELECT coalesce(pg_catalog.jsonb_object_agg(a.attnum, a.attstattarget), '{}')
+                           FROM pg_catalog.pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0)) ORDER BY x.relname), '[]')
+          FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = v.oid)) END,
       'definition', pg_catalog.pg_get_viewdef(v.oid), 'options', coalesce(pg_catalog.to_jsonb(v.reloptions), '[]'),
       'comment', pg_catalog.obj_description(v.oid, 'pg_class'),
       'granted', v.relacl IS NOT NULL OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = v.oid AND a.attacl IS NOT NULL),
@@ -65,7 +77,10 @@ SELECT pg_catalog.jsonb_build_object(
           'privilege', x.privilege_type, 'grantable', x.is_grantable) ORDER BY x.n), '[]')
         FROM pg_catalog.aclexplode(coalesce(v.relacl, pg_catalog.acldefault('r', v.relowner))) WITH ORDINALITY AS x(grantor, grantee, privilege_type, is_grantable, n)),
       'columns', (SELECT pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-          'name', a.attname, 'default', pg_catalog.pg_get_expr(f.adbin, f.adrelid),
+          'name', a.attname,
+          'statistics', coalesce(a.attstattarget::int, -1), 'options', coalesce(pg_catalog.to_jsonb(a.attoptions), '[]'), 'compression', a.attcompression,
+          'storage', CASE WHEN v.relkind = 'm' AND a.attstorage <> (SELECT t.typstorage FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid) THEN a.attstorage::text ELSE '' END,
+          'default', pg_catalog.pg_get_expr(f.adbin, f.adrelid),
           'comment', pg_catalog.col_description(v.oid, a.attnum),
           'grants', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
               'grantor', pg_catalog.pg_get_userbyid(x.grantor),
@@ -79,7 +94,7 @@ SELECT pg_catalog.jsonb_build_object(
       'rules', coalesce((SELECT list FROM rules WHERE relation = v.oid), '[]')
       ) ORDER BY d.depth, n.nspname, v.relname), '[]')
     FROM relations d
-    JOIN pg_catalog.pg_class v ON v.oid = d.oid AND v.relkind = 'v'
+    JOIN pg_catalog.pg_class v ON v.oid = d.oid
     JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace
     WHERE d.depth > 0),
   'publications', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(

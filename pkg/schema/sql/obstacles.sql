@@ -77,6 +77,10 @@ SELECT 'statistics of another role', pg_catalog.format('%I.%I (of %I)', n.nspnam
   JOIN pg_catalog.pg_class c ON c.oid = s.stxrelid
  WHERE c.oid = $1 AND s.stxowner <> c.relowner
 UNION ALL
+-- Of a materialized view nothing is made again but what attached.sql reads.
+SELECT 'dependent object', pg_catalog.format('statistics object %I.%I on %s', s.stxnamespace::regnamespace, s.stxname, s.stxrelid::regclass)
+  FROM pg_catalog.pg_statistic_ext s WHERE s.stxrelid IN (SELECT oid FROM relations) AND s.stxrelid <> $1
+UNION ALL
 SELECT 'subscription', s.subname::text
   FROM pg_catalog.pg_subscription_rel r JOIN pg_catalog.pg_subscription s ON s.oid = r.srsubid
  WHERE r.srrelid = $1 AND pg_catalog.has_column_privilege('pg_catalog.pg_subscription', 'subname', 'SELECT')
