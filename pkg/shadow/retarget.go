@@ -53,7 +53,7 @@ func (r renaming) apply(sql string) string {
 				b.WriteString(token + "." + next(2))
 			}
 			i += 2
-		case token[0] == '\'' && next(1) == ":" && next(2) == ":" && next(3) == "regclass":
+		case token[0] == '\'' && len(token) > 1 && next(1) == ":" && next(2) == ":" && next(3) == "regclass":
 			name := strings.ReplaceAll(token[1:len(token)-1], "''", "'")
 			b.WriteString(pg.Literal(r.apply(name)))
 		default:
@@ -67,7 +67,7 @@ func (r renaming) apply(sql string) string {
 }
 
 func isName(token string) bool {
-	return token != "" && (token[0] == '"' || token[0] == '_' || token[0] >= 'a' && token[0] <= 'z' || token[0] >= 'A' && token[0] <= 'Z')
+	return token != "" && (token[0] == '"' && len(token) > 2 || token[0] == '_' || token[0] >= 'a' && token[0] <= 'z' || token[0] >= 'A' && token[0] <= 'Z')
 }
 
 func unquoted(name string) string {
