@@ -118,8 +118,12 @@ func (m *Migration) complete(ctx context.Context) {
 	for _, completion := range m.run.plan.Completions {
 		err := m.onControl(ctx, func(ctx context.Context) error { return m.completeOne(ctx, completion) })
 		if err != nil {
-			m.report.Warnings = append(m.report.Warnings, fmt.Sprintf("the change is done, and %s is left to do; until then %s: %v; %s does it",
-				completion.What, completion.Left, err, completion.Statement.SQL))
+			reason := err.Error()
+			if pgErr := pg.Server(err); pgErr != nil && pgErr.Detail != "" {
+				reason += " " + pgErr.Detail
+			}
+			m.report.Warnings = append(m.report.Warnings, fmt.Sprintf("the change is done, and %s is left to do; until then %s: %s; %s does it",
+				completion.What, completion.Left, reason, completion.Statement.SQL))
 		}
 	}
 }

@@ -22,6 +22,9 @@ func (m *Migration) tidy(ctx context.Context) {
 		return
 	}
 	m.complete(ctx)
+	if ctx.Err() != nil && len(m.run.plan.Completions) > 0 {
+		return // the same command completes it
+	}
 	err = m.onControl(context.WithoutCancel(ctx), func(ctx context.Context) error {
 		return m.setPhase(ctx, Ended.String())
 	})

@@ -49,17 +49,21 @@ func (m *Migration) finishEarlier(ctx context.Context) (finished bool, err error
 	}
 	same, err := m.sameChange(done)
 	left, leftErr := m.leftOf(ctx, done.ID)
-	if err = errors.Join(err, leftErr); err != nil || !left {
+	if err = errors.Join(err, leftErr); err != nil {
 		return false, err
+	}
+	plan := &shadow.Plan{}
+	if err := json.Unmarshal(done.Plan, plan); err != nil {
+		return false, fmt.Errorf("reading the plan of run %s: %w", done.ID, err)
+	}
+	if !left && len(plan.Completions) == 0 {
+		return false, nil
 	}
 	if !same {
 		m.config.Observer.Observe(Noted{Note: fmt.Sprintf("run %s of an earlier change to this table is done, and has left something: pgshadow cleanup removes it", done.ID)})
 		return false, nil
 	}
-	m.run = run{store: checkpoint.NewStore(done.ID), names: shadow.Names{RunID: done.ID, Table: done.TableName}, plan: &shadow.Plan{}}
-	if err := json.Unmarshal(done.Plan, m.run.plan); err != nil {
-		return false, fmt.Errorf("reading the plan of run %s: %w", done.ID, err)
-	}
+	m.run = run{store: checkpoint.NewStore(done.ID), names: shadow.Names{RunID: done.ID, Table: done.TableName}, plan: plan}
 	m.report.RunID, m.report.RetiredTable = done.ID, pg.Readable(m.run.names.RetiredSchema(), done.TableName)
 	m.config.Observer.Observe(RunStarted{RunID: done.ID, Table: m.report.Table, Resumed: true})
 	m.config.Observer.Observe(Noted{Note: fmt.Sprintf("the swap of run %s was committed on %s: what is left is to clean up", done.ID, done.EndedAt.Format("2006-01-02 15:04:05 MST"))})

@@ -1,6 +1,13 @@
 package e2e
 
-import "testing"
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/pgshadow/pgshadow/pkg/migration"
+	"github.com/pgshadow/pgshadow/test/pgtest"
+)
 
 // attachedCases are of dumpCase's kind, each with objects that hang on the table.
 var attachedCases = []dumpCase{
@@ -59,5 +66,63 @@ func TestAttachedDumpEqualsPlainAlter(t *testing.T) {
 			t.Parallel()
 			c.run(t)
 		})
+	}
+}
+
+// referenced is a table with a foreign key to its text column, and a materialized view.
+const referenced = `CREATE TABLE t (id int PRIMARY KEY, code text UNIQUE); INSERT INTO t SELECT i, 'c' || i FROM generate_series(1, 100) i;
+	CREATE TABLE line (code text CONSTRAINT "of t" REFERENCES t (code)); INSERT INTO line VALUES ('c1'); CREATE MATERIALIZED VIEW mv AS SELECT count(*) FROM t`
+
+// completed tells whether the foreign key is validated and the materialized view populated.
+func completed(t *testing.T, db *pgtest.DB) string {
+	t.Helper()
+	return pgtest.Scalar[string](t, db, "SELECT format('%s %s', convalidated, relispopulated) FROM pg_constraint, pg_class WHERE conname = 'of t' AND relname = 'mv'")
+}
+
+// TestCompletionsAreMadeUpFor: what a run that is told to stop right after its swap has left to do is in its report, and
+// the same command does it.
+func TestCompletionsAreMadeUpFor(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, referenced)
+	ctx, stop := context.WithCancel(t.Context())
+	config := migration.Config{DSN: login(t, db), Table: "t", Alters: []string{"ALTER COLUMN id TYPE bigint"}, MatViews: migration.RecreateMatViews,
+		Observer: migration.ObserverFunc(func(event migration.Event) {
+			if _, swapped := event.(migration.Swapped); swapped {
+				stop()
+			}
+		})}
+	report, err := migration.Run(ctx, config)
+	if err != nil || report.Outcome != migration.Done {
+		t.Fatalf("%v, report %+v", err, report)
+	}
+	if got := completed(t, db); got != "f f" {
+		t.Fatalf("foreign key validated, view populated: %s", got)
+	}
+	for i, want := range []string{`refreshing materialized view public.mv is left to do`, `validating foreign key "of t" on public.line is left to do; until then it is enforced, and not validated`} {
+		if len(report.Warnings) != 2 || !strings.Contains(report.Warnings[i], want) {
+			t.Errorf("it warns %q, want %q", report.Warnings, want)
+		}
+	}
+	config.Observer = nil
+	if report, err = migration.Run(t.Context(), config); err != nil || len(report.Warnings) > 0 {
+		t.Fatalf("again: %v, report %+v", err, report)
+	}
+	if got := completed(t, db); got != "t t" {
+		t.Errorf("foreign key validated, view populated: %s", got)
+	}
+}
+
+// TestForeignKeyThatTheChangeBreaks stays NOT VALID, and the report says so.
+func TestForeignKeyThatTheChangeBreaks(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, referenced)
+	report := mustRun(t, migration.Config{DSN: login(t, db), Table: "t", Alters: []string{"ALTER COLUMN code TYPE text USING upper(code)"}, MatViews: migration.RecreateMatViews})
+	if got := completed(t, db); got != "f t" {
+		t.Errorf("foreign key validated, view populated: %s", got)
+	}
+	if len(report.Warnings) != 1 || !strings.Contains(report.Warnings[0], `Key (code)=(c1) is not present in table "t"`) {
+		t.Errorf("it warns %q", report.Warnings)
 	}
 }
