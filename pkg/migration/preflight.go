@@ -23,13 +23,24 @@ const (
 	testedMajor = 18
 )
 
-// noteVersion warns once of a server that is newer than what was tested.
-func (m *Migration) noteVersion() {
-	note, newer := versionNote(m.target.server.Version)
-	if newer && !m.recovery.again {
-		m.config.Observer.Observe(Noted{Note: note})
-		m.report.Warnings = append(m.report.Warnings, note)
+// note warns, once, of what is no reason to refuse: a server that is newer than
+// what was tested, and subscribers of the table.
+func (m *Migration) note(ctx context.Context) error {
+	if m.recovery.again {
+		return nil
 	}
+	notes, err := m.publicationNotes(ctx)
+	if err != nil {
+		return err
+	}
+	if note, newer := versionNote(m.target.server.Version); newer {
+		notes = append(notes, note)
+	}
+	for _, note := range notes {
+		m.config.Observer.Observe(Noted{Note: note})
+	}
+	m.report.Warnings = append(m.report.Warnings, notes...)
+	return nil
 }
 
 // versionNote warns of a server that is newer than what pgshadow was tested with.
@@ -230,8 +241,7 @@ func (m *Migration) preflight(ctx context.Context) error {
 	if err := m.db.ProbePooler(ctx); err != nil {
 		return refusePooler(err)
 	}
-	m.noteVersion()
-	if err := m.notePublications(ctx); err != nil {
+	if err := m.note(ctx); err != nil {
 		return err
 	}
 	if m.target.change == nil { // else it was parsed before the connection was lost
@@ -337,7 +347,10 @@ func (m *Migration) refuseVolatile(ctx context.Context) error {
 		return nil
 	}
 	var volatile *string
-	err := m.control.QueryRow(ctx, "SELECT pg_catalog.min(proname) FROM pg_catalog.pg_proc WHERE proname = ANY ($1) AND provolatile = 'v'", names).Scan(&volatile)
+	// By the name alone the overload is not known: of a system function some may be
+	// volatile, as that of timezone for a time of day is before PostgreSQL 15.
+	err := m.control.QueryRow(ctx, `SELECT pg_catalog.min(name) FROM (SELECT proname AS name FROM pg_catalog.pg_proc WHERE proname = ANY ($1)
+		GROUP BY proname, pronamespace HAVING pg_catalog.bool_and(provolatile = 'v') OR pronamespace <> 'pg_catalog'::pg_catalog.regnamespace AND pg_catalog.bool_or(provolatile = 'v')) AS volatile`, names).Scan(&volatile)
 	if err != nil {
 		return fmt.Errorf("looking up the functions of the expressions: %w", err)
 	}

@@ -141,21 +141,7 @@ func (b *builder) materialized(view schema.View) {
 	b.addWith(map[string]string{"default_tablespace": view.Stored.Tablespace, "default_table_access_method": view.Stored.AccessMethod},
 		"materialized view, empty until it is refreshed", "CREATE MATERIALIZED VIEW %s%s AS %s WITH NO DATA", b.table, clause, strings.TrimSuffix(view.Definition, ";"))
 	for _, column := range view.Columns {
-		alter := func(why, format string, args ...any) {
-			b.add(why, "ALTER MATERIALIZED VIEW %s ALTER COLUMN %s "+format, append([]any{b.table, pg.Ident(column.Name)}, args...)...)
-		}
-		if column.Statistics >= 0 {
-			alter("statistics target", "SET STATISTICS %d", column.Statistics)
-		}
-		if len(column.Options) > 0 {
-			alter("column options", "SET (%s)", options(column.Options))
-		}
-		if column.Storage != "" {
-			alter("storage", "SET STORAGE %s", storages[column.Storage])
-		}
-		if column.Compression != "" {
-			alter("compression", "SET COMPRESSION %s", compressions[column.Compression])
-		}
+		b.storedColumn(column)
 	}
 	for _, index := range view.Stored.Indexes {
 		name := pg.Ident(index.Schema, index.Name)
@@ -169,6 +155,24 @@ func (b *builder) materialized(view schema.View) {
 		if index.Clustered {
 			b.add("cluster mark", "ALTER MATERIALIZED VIEW %s CLUSTER ON %s", b.table, pg.Ident(index.Name))
 		}
+	}
+}
+
+func (b *builder) storedColumn(column schema.ViewColumn) {
+	alter := func(why, format string, args ...any) {
+		b.add(why, "ALTER MATERIALIZED VIEW %s ALTER COLUMN %s "+format, append([]any{b.table, pg.Ident(column.Name)}, args...)...)
+	}
+	if column.Statistics >= 0 {
+		alter("statistics target", "SET STATISTICS %d", column.Statistics)
+	}
+	if len(column.Options) > 0 {
+		alter("column options", "SET (%s)", options(column.Options))
+	}
+	if column.Storage != "" {
+		alter("storage", "SET STORAGE %s", storages[column.Storage])
+	}
+	if column.Compression != "" {
+		alter("compression", "SET COMPRESSION %s", compressions[column.Compression])
 	}
 }
 

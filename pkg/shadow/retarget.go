@@ -36,34 +36,42 @@ func (r renaming) apply(sql string) string {
 	tokens := deparsed.FindAllString(sql, -1)
 	var b strings.Builder
 	word := "" // the last one
-	for i := 0; i < len(tokens); i++ {
-		token := tokens[i]
-		next := func(n int) string {
-			if i+n < len(tokens) {
-				return tokens[i+n]
-			}
-			return ""
+	for i := 0; i < len(tokens); {
+		next := [4]string{} // of this and the three after it
+		copy(next[:], tokens[i:])
+		part := i == 0 || tokens[i-1] != "." // or the rest of a longer name
+		if isQualified(next) && part && (next[3] != "(" || word == "REFERENCES") {
+			b.WriteString(r.name(next[0], next[2]))
+			i += 3
+			continue
 		}
-		switch {
-		case isName(token) && next(1) == "." && isName(next(2)) && (next(3) != "(" || word == "REFERENCES") && (i == 0 || tokens[i-1] != "."):
-			to, found := r[relation{unquoted(token), unquoted(next(2))}]
-			if found {
-				b.WriteString(to.quoted())
-			} else {
-				b.WriteString(token + "." + next(2))
-			}
-			i += 2
-		case token[0] == '\'' && len(token) > 1 && next(1) == ":" && next(2) == ":" && next(3) == "regclass":
-			name := strings.ReplaceAll(token[1:len(token)-1], "''", "'")
-			b.WriteString(pg.Literal(r.apply(name)))
-		default:
-			b.WriteString(token)
-			if strings.TrimSpace(token) != "" {
-				word = token
-			}
+		if isRegclass(next) {
+			name := strings.ReplaceAll(next[0][1:len(next[0])-1], "''", "'")
+			next[0] = pg.Literal(r.apply(name))
 		}
+		b.WriteString(next[0])
+		if strings.TrimSpace(next[0]) != "" {
+			word = next[0]
+		}
+		i++
 	}
 	return b.String()
+}
+
+// name is a qualified name, or the one that it is renamed to.
+func (r renaming) name(schemaName, name string) string {
+	if to, found := r[relation{unquoted(schemaName), unquoted(name)}]; found {
+		return to.quoted()
+	}
+	return schemaName + "." + name
+}
+
+func isQualified(tokens [4]string) bool {
+	return isName(tokens[0]) && tokens[1] == "." && isName(tokens[2])
+}
+
+func isRegclass(tokens [4]string) bool {
+	return len(tokens[0]) > 1 && tokens[0][0] == '\'' && tokens[1] == ":" && tokens[2] == ":" && tokens[3] == "regclass"
 }
 
 func isName(token string) bool {
