@@ -43,7 +43,21 @@ func New(t testing.TB) *DB {
 	if err != nil {
 		t.Fatal(err)
 	}
-	db := create(t, from)
+	db := create(t, from, newDatabase)
+	db.dropAtEnd(t)
+	return db
+}
+
+// Copy creates a database that is a copy of this one, dropped at the test's end. Nobody may be connected to this one.
+func (db *DB) Copy(t testing.TB) *DB {
+	t.Helper()
+	made := create(t, db.source, "TEMPLATE "+quote(db.Name))
+	made.dropAtEnd(t)
+	return made
+}
+
+func (db *DB) dropAtEnd(t testing.TB) {
+	t.Helper()
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), cleanupLimit)
 		defer cancel()
@@ -51,7 +65,6 @@ func New(t testing.TB) *DB {
 			t.Errorf("dropping test database %s: %v", db.Name, err)
 		}
 	})
-	return db
 }
 
 // NewWith is New with further options of CREATE DATABASE, which take the place of the default ones: ENCODING 'LATIN1'.
@@ -104,17 +117,20 @@ func closeAtEnd(t testing.TB, server *pgserver.Server) {
 // NewOn creates a database on a server of NewServer; it goes when the server goes.
 func NewOn(t testing.TB, server *pgserver.Server) *DB {
 	t.Helper()
-	return create(t, serverSource(server))
+	return create(t, serverSource(server), newDatabase)
 }
 
-func create(t testing.TB, from *source) *DB {
+// newDatabase are the options of an empty database.
+const newDatabase = "TEMPLATE template0 ENCODING 'UTF8'"
+
+func create(t testing.TB, from *source, options string) *DB {
 	t.Helper()
 	db := &DB{Name: databaseName(t.Name()), source: from}
 	var err error
 	if db.DSN, err = from.dsn(db.Name); err != nil {
 		t.Fatal(err)
 	}
-	statement := "CREATE DATABASE " + quote(db.Name) + " TEMPLATE template0 ENCODING 'UTF8'"
+	statement := "CREATE DATABASE " + quote(db.Name) + " " + options
 	if err = from.administer(context.WithoutCancel(t.Context()), statement); err != nil {
 		t.Fatalf("creating test database %s: %v", db.Name, err)
 	}

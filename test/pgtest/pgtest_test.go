@@ -33,6 +33,23 @@ func TestDatabasesAreIsolated(t *testing.T) {
 	}
 }
 
+func TestCopiesAreTheirOwn(t *testing.T) {
+	t.Parallel()
+	original := New(t)
+	original.Exec(t, "CREATE TABLE orders (id serial PRIMARY KEY); INSERT INTO orders DEFAULT VALUES")
+	same := original.Copy(t)
+	if got, want := Dump(t, same), Dump(t, original); got != want {
+		t.Errorf("the copy's dump is %s, want %s", got, want)
+	}
+	same.Exec(t, "INSERT INTO orders DEFAULT VALUES")
+	if got := Scalar[int](t, same, "SELECT max(id) FROM orders"); got != 2 {
+		t.Errorf("the copy's next row has id %d, want 2", got)
+	}
+	if got := Scalar[int](t, original, "SELECT count(*) FROM orders"); got != 1 {
+		t.Errorf("the original has %d rows, want 1", got)
+	}
+}
+
 func TestDatabaseNames(t *testing.T) {
 	t.Parallel()
 	for test, prefix := range map[string]string{

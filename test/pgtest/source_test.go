@@ -92,7 +92,7 @@ func TestExternalServer(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	other := create(t, external)
+	other := create(t, external, newDatabase)
 	other.Exec(t, "CREATE TABLE orders ()")
 	if other.Server() != nil || !strings.Contains(Dump(t, other), "CREATE TABLE public.orders") {
 		t.Error("a database of an external server has a server of ours, or no dump")
