@@ -38,11 +38,16 @@ func login(t *testing.T, db *pgtest.DB) string {
 	}
 	kind := os.Getenv(roleEnv)
 	if kind == "" {
-		hash := fnv.New32a()
-		_, _ = hash.Write([]byte(t.Name()))
-		kind = plainRoles[hash.Sum32()%uint32(len(plainRoles))]
+		kind = plainRole(t)
 	}
 	return loginAs(t, db, kind)
+}
+
+// plainRole is the kind of plain role that follows from the test's name.
+func plainRole(t *testing.T) string {
+	hash := fnv.New32a()
+	_, _ = hash.Write([]byte(t.Name()))
+	return plainRoles[hash.Sum32()%uint32(len(plainRoles))]
 }
 
 // superuser has pgshadow log in as one, for the reason given.
