@@ -64,9 +64,7 @@ func loadFixture(t *testing.T, name string) *fixture {
 	text = strings.ReplaceAll(text, "{role}", f.template.Name)
 	conn := f.template.Conn(t)
 	for _, paragraph := range strings.Split(text, "\n\n") {
-		if _, err := conn.Exec(t.Context(), paragraph); err != nil {
-			t.Fatalf("executing %s: %v", paragraph, err)
-		}
+		execute(t, conn, paragraph)
 	}
 	for _, paragraph := range strings.Split(text, "\n\n") {
 		f.readMarks(t, paragraph)
@@ -181,51 +179,56 @@ func (f *fixture) copy(t *testing.T) *pgtest.DB {
 }
 
 // plainAlter changes the table as PostgreSQL does it, in a transaction that the caller
-// ends. Where PostgreSQL refuses to because of what hangs on the table, this is dropped,
-// and created again after from the fixture's text.
+// ends.
 func (f *fixture) plainAlter(t *testing.T, conn *pgx.Conn, table string) (recreated bool) {
 	t.Helper()
-	exec := func(sql string) error {
-		_, err := conn.Exec(t.Context(), sql)
-		return err
-	}
-	alters := fmt.Sprintf("SET LOCAL ROLE %s; SET LOCAL search_path = %s, public;\n", scalar[string](t, conn, "SELECT relowner::regrole::text FROM pg_class WHERE oid = $1::regclass", table), pg.Ident(f.name))
+	execute(t, conn, "BEGIN")
 	for _, actions := range f.alters[table] {
-		alters += fmt.Sprintf("ALTER TABLE %s %s;\n", table, actions)
+		recreated = f.plainAction(t, conn, table, actions) || recreated
 	}
-	if err := exec("BEGIN; SAVEPOINT plain"); err != nil {
-		t.Fatal(err)
-	}
-	err := exec(alters)
-	var refused *pgconn.PgError
-	if err != nil && (!errors.As(err, &refused) || !slices.Contains([]string{featureNotSupported, dependentObjects}, refused.Code)) {
-		t.Fatalf("changing %s plainly: %v", table, err)
-	}
+	return recreated
+}
+
+// plainAction is one ALTER TABLE. Where PostgreSQL refuses it because of what hangs on
+// the table, this is dropped, and created again after from the fixture's text.
+func (f *fixture) plainAction(t *testing.T, conn *pgx.Conn, table, actions string) (recreated bool) {
+	t.Helper()
+	owner := scalar[string](t, conn, "SELECT relowner::regrole::text FROM pg_class WHERE oid = $1::regclass", table)
+	alter := fmt.Sprintf("SET ROLE %s; SET search_path = %s, public; ALTER TABLE %s %s; RESET ROLE; RESET search_path;\n", owner, pg.Ident(f.name), table, actions)
+	execute(t, conn, "SAVEPOINT plain")
+	_, err := conn.Exec(t.Context(), alter)
 	if err == nil {
 		return false
 	}
-	if err := exec("ROLLBACK TO plain"); err != nil {
-		t.Fatal(err)
+	var refused *pgconn.PgError
+	if !errors.As(err, &refused) || !slices.Contains([]string{featureNotSupported, dependentObjects}, refused.Code) {
+		t.Fatalf("executing %s: %v", alter, err)
 	}
+	execute(t, conn, "ROLLBACK TO plain")
 	before := scalar[string](t, conn, hangingSQL)
 	views := scalar[[]string](t, conn, viewsSQL, table)
 	again := scalar[string](t, conn, detachSQL, table)
 	if len(views) > 0 {
 		again += "DROP VIEW " + strings.Join(views, ", ") + " CASCADE;\n"
 	}
-	again += alters
+	again += alter
 	for _, part := range f.parts {
 		if part.kind == "view" && slices.Contains(views, part.name) || part.kind == "attached" && part.name == table {
 			again += f.session + "\n" + part.sql + ";\n"
 		}
 	}
-	if err := exec(again + "RESET ROLE; RESET search_path"); err != nil {
-		t.Fatalf("executing %s: %v", again, err)
-	}
+	execute(t, conn, again+"RESET ROLE; RESET search_path")
 	if after := scalar[string](t, conn, hangingSQL); after != before {
 		t.Fatalf("not everything was created again:\n%s", lineDiff(before, after))
 	}
 	return true
+}
+
+func execute(t *testing.T, conn *pgx.Conn, sql string) {
+	t.Helper()
+	if _, err := conn.Exec(t.Context(), sql); err != nil {
+		t.Fatalf("executing %s: %v", sql, err)
+	}
 }
 
 func scalar[T any](t *testing.T, conn *pgx.Conn, sql string, args ...any) (value T) {

@@ -348,7 +348,7 @@ CREATE TABLE audit (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, relation na
 INSERT INTO audit(relation, operation) SELECT 'film', 'INSERT' FROM generate_series(1, 20);
 CREATE RULE audit_no_update AS ON UPDATE TO audit DO INSTEAD NOTHING;
 REVOKE ALL ON audit FROM {role}_owner;
-GRANT SELECT, INSERT ON audit TO {role}_owner
+GRANT SELECT, INSERT, UPDATE, DELETE ON audit TO {role}_owner
 
 --alter setting: ALTER COLUMN value TYPE jsonb USING to_jsonb(value)
 CREATE TABLE setting (key text COLLATE "C" PRIMARY KEY, value text NOT NULL DEFAULT 'x', CHECK (key ~ '^[a-z.]+$'));
