@@ -7,7 +7,7 @@ RACE = $(shell test "$$($(GO) env CGO_ENABLED)" = 1 && printf '\043include <stdl
 	| $$($(GO) env CC) -xc -fsyntax-only - 2>/dev/null && echo -race)
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test test-faults bench lint vet setup clean release-snapshot test-containers test-image test-matrix versions
+.PHONY: help build demo test test-corpus test-faults bench lint vet setup clean release-snapshot test-containers test-image test-matrix versions
 
 help: ## print this list
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ test: setup versions ## run all tests, on throwaway servers
 
 test-faults: setup ## break runs at every point in every way, and kill them at random
 	PGSHADOW_FAULTS=all $(GO) test -C test/fault $(RACE) -count=1 -timeout 40m $(TESTFLAGS)
+
+test-corpus: setup ## take every table of whole applications' schemas through two runs each
+	PGSHADOW_CORPUS=all $(GO) test ./test/e2e -run TestCorpus $(RACE) -count=1 -timeout 40m $(TESTFLAGS)
 
 test-matrix: setup versions ## run the whole end-to-end suite on PostgreSQL 14, 15, 16, 17 and 18
 	$(GO) run ./test/matrix $(MATRIXFLAGS)

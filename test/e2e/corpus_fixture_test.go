@@ -22,8 +22,9 @@ import (
 // fixture is the schema of an application, as testdata/corpus/<name>.sql and the
 // files <name>.<major>.sql for that server and later ones write it down. A file is
 // paragraphs, separated by empty lines; each is one simple query, and all are run in
-// one session of a superuser. {role}_x is a role, which the harness creates;
-// {role}_owner owns the schema. Lines that begin with "--" and a word of these mean:
+// one session of a superuser. {role}_x is a role, which the harness creates.
+// {role}_owner owns the schema, and is a member of every other role that owns or grants
+// something; pgshadow logs in as that role, or as a member of it. Lines that begin with "--" and a word of these mean:
 //
 //	--alter TABLE: ACTIONS    what is done to the table; more lines follow each other
 //	--refused TABLE: CHECK    pgshadow refuses to change the table

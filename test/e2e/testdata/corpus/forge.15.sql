@@ -15,7 +15,8 @@ CREATE VIEW project_board WITH (security_invoker = true, check_option = local) A
 GRANT SELECT, UPDATE ON project_board TO {role}_admin
 
 RESET ROLE;
-CREATE PUBLICATION {role}_public FOR TABLE forge.package (id, name, project_id) WHERE (id > 5), forge.milestone (id, title)
+CREATE PUBLICATION {role}_public FOR TABLE forge.package (id, name, project_id) WHERE (id > 5), forge.milestone (id, title);
+ALTER PUBLICATION {role}_public OWNER TO {role}_owner
 
 --attached label
 RESET ROLE;

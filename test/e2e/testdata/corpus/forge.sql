@@ -328,4 +328,5 @@ CREATE RECURSIVE VIEW group_tree (id, path) AS SELECT id, path FROM namespace WH
 RESET ROLE;
 CREATE PUBLICATION {role}_mirror FOR TABLE forge.project, forge.branch, forge.namespace;
 CREATE PUBLICATION {role}_search FOR TABLE forge.issue, forge.note, forge.project WITH (publish = 'insert, update, delete');
+ALTER PUBLICATION {role}_mirror OWNER TO {role}_owner;
 ALTER PUBLICATION {role}_search OWNER TO {role}_owner

@@ -23,7 +23,8 @@ GRANT SELECT ON partner.sold TO {role}_analyst
 
 RESET ROLE;
 CREATE PUBLICATION {role}_partner FOR TABLES IN SCHEMA partner;
-CREATE PUBLICATION {role}_people
+CREATE PUBLICATION {role}_people;
+ALTER PUBLICATION {role}_people OWNER TO {role}_owner
 
 --attached listener
 RESET ROLE;

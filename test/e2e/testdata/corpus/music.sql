@@ -296,4 +296,7 @@ GRANT SELECT, UPDATE ON listener_contact TO {role}_web
 RESET ROLE;
 CREATE PUBLICATION {role}_catalog FOR TABLE ONLY music.artist, music.album, music.track, music.label;
 CREATE PUBLICATION {role}_plays FOR TABLE music.play WITH (publish_via_partition_root = true);
-CREATE PUBLICATION {role}_inserts FOR TABLE music.album, music.invoice WITH (publish = 'insert')
+CREATE PUBLICATION {role}_inserts FOR TABLE music.album, music.invoice WITH (publish = 'insert');
+ALTER PUBLICATION {role}_catalog OWNER TO {role}_owner;
+ALTER PUBLICATION {role}_plays OWNER TO {role}_owner;
+ALTER PUBLICATION {role}_inserts OWNER TO {role}_owner

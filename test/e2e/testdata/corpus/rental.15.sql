@@ -26,7 +26,8 @@ CREATE VIEW device_state WITH (security_invoker = true, security_barrier = false
 GRANT SELECT ON device_state TO {role}_clerk
 
 RESET ROLE;
-CREATE PUBLICATION {role}_devices FOR TABLE rental.city (id, name) WHERE (id < 50)
+CREATE PUBLICATION {role}_devices FOR TABLE rental.city (id, name) WHERE (id < 50);
+ALTER PUBLICATION {role}_devices OWNER TO {role}_owner
 
 --attached country
 RESET ROLE;

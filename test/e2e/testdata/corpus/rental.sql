@@ -410,4 +410,5 @@ RESET ROLE;
 CREATE PUBLICATION {role}_films FOR TABLE rental.film, rental.film_person, rental."Genre" WITH (publish = 'insert, update');
 CREATE PUBLICATION {role}_money FOR TABLE ONLY rental.price, rental.late_fee;
 ALTER PUBLICATION {role}_films OWNER TO {role}_owner;
+ALTER PUBLICATION {role}_money OWNER TO {role}_owner;
 COMMENT ON PUBLICATION {role}_films IS 'for the web site'

@@ -16,7 +16,8 @@ GRANT SELECT ON latest_push TO {role}_bot
 RESET ROLE;
 CREATE SCHEMA radio AUTHORIZATION {role}_owner;
 CREATE PUBLICATION {role}_radio FOR TABLES IN SCHEMA radio;
-CREATE PUBLICATION {role}_part FOR TABLE social.attachment (id, post_id)
+CREATE PUBLICATION {role}_part FOR TABLE social.attachment (id, post_id);
+ALTER PUBLICATION {role}_part OWNER TO {role}_owner
 
 --attached session
 RESET ROLE;

@@ -55,7 +55,8 @@ COMMENT ON COLUMN member.handle IS '@…';
 COMMENT ON STATISTICS member_stats IS 'much';
 REVOKE SELECT ON member FROM {role}_stats;
 GRANT SELECT (id, handle, name), UPDATE (bio) ON member TO {role}_stats, {role}_safety;
-GRANT UPDATE (locked) ON member TO {role}_safety WITH GRANT OPTION
+GRANT UPDATE (locked) ON member TO {role}_safety WITH GRANT OPTION;
+GRANT REFERENCES (id) ON member TO {role}_safety
 
 --attached member
 CREATE TRIGGER edited BEFORE UPDATE OF name, bio, handle ON member FOR EACH ROW EXECUTE FUNCTION edited();
@@ -328,5 +329,6 @@ ALTER VIEW open_report OWNER TO {role}_safety
 RESET ROLE;
 CREATE PUBLICATION {role}_search FOR TABLE social.post, social.member, social.hashtag, social.message WITH (publish_via_partition_root = true);
 CREATE PUBLICATION {role}_warehouse FOR TABLE "Ads & Co".impression, "Ads & Co"."Kampagne", social.follow, social.vote;
+ALTER PUBLICATION {role}_search OWNER TO {role}_owner;
 ALTER PUBLICATION {role}_warehouse OWNER TO {role}_owner;
 COMMENT ON PUBLICATION {role}_warehouse IS 'nightly'
