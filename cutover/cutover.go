@@ -68,7 +68,8 @@ type Fencer interface {
 type Guard interface {
 	// Await blocks while the operator wants no attempt.
 	Await(ctx context.Context) error
-	// Wanted tells, right before the lock is taken, whether the attempt still is.
+	// Wanted tells, right before the lock is taken and right before the swap, whether
+	// the attempt still is.
 	Wanted() bool
 	// Unchanged returns an error when the original is no longer what was planned for.
 	Unchanged(ctx context.Context, tx pgx.Tx) error

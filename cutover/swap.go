@@ -110,6 +110,9 @@ func (c *Cutover) underLock(ctx context.Context, tx pgx.Tx, report *Report) (xid
 	if err := c.guard.Unchanged(ctx, tx); err != nil {
 		return 0, err
 	}
+	if !c.guard.Wanted() {
+		return 0, &notYetError{"the operator has taken it back"}
+	}
 	for _, statement := range c.plan.Swap {
 		if err := pg.ExecAs(ctx, tx, statement.Role, statement.Settings, statement.SQL); err != nil {
 			return 0, fmt.Errorf("swapping, %s (%s): %w", statement.Why, statement.SQL, err)

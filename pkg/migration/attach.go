@@ -137,7 +137,7 @@ func (m *Migration) completeOne(ctx context.Context, completion shadow.Completio
 		}
 		m.config.Observer.Observe(Noted{Note: completion.What})
 		err = pg.InTx(ctx, m.control, pgx.TxOptions{}, func(tx pgx.Tx) error {
-			return pg.ExecAs(ctx, tx, completion.Statement.Role, nil, completion.Statement.SQL)
+			return pg.ExecAs(ctx, tx, completion.Statement.Role, completion.Statement.Settings, completion.Statement.SQL)
 		})
 		if !pg.IsLockFailure(err) {
 			return err

@@ -47,10 +47,25 @@ func (m *Migration) attachedRefusals(ctx context.Context, table *schema.Table) (
 				"GRANT REFERENCES ON "+key.Table.Quoted()+" TO "+pg.Ident(table.Owner))
 		}
 	}
+	publications, err := m.publicationRefusals(ctx, table)
+	return append(all, publications...), err
+}
+
+// publicationRefusals: whoever adds a table to a publication must own both.
+func (m *Migration) publicationRefusals(ctx context.Context, table *schema.Table) ([]*shadow.Refusal, error) {
+	var all []*shadow.Refusal
 	for _, publication := range table.Attached.Publications {
-		if publication.Owner != table.Owner && !m.target.server.Superuser {
-			refuse(fmt.Sprintf("publication %s belongs to %s, and only its owner may add the new table, which belongs to %s", pg.Readable(publication.Name), publication.Owner, table.Owner),
-				"log in as a superuser, or ALTER PUBLICATION ... OWNER TO the owner of the table")
+		if publication.Owner == table.Owner {
+			continue
+		}
+		may, err := m.allows(ctx, "SELECT pg_catalog.pg_has_role(session_user, $1::pg_catalog.name, 'USAGE') AND pg_catalog.pg_has_role(session_user, $2::pg_catalog.name, 'USAGE')", publication.Owner, table.Owner)
+		if err != nil {
+			return nil, err
+		}
+		if !may {
+			all = append(all, &shadow.Refusal{Check: "rights",
+				Reason: fmt.Sprintf("publication %s belongs to %s, and the table to %s: only who has the rights of both may add the new table", pg.Readable(publication.Name), publication.Owner, table.Owner),
+				Remedy: "log in as a role that inherits the rights of both, or ALTER PUBLICATION ... OWNER TO the owner of the table"})
 		}
 	}
 	return all, nil

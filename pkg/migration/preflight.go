@@ -241,15 +241,12 @@ func (m *Migration) preflight(ctx context.Context) error {
 	if err := m.db.ProbePooler(ctx); err != nil {
 		return refusePooler(err)
 	}
-	if err := m.note(ctx); err != nil {
-		return err
-	}
 	if m.target.change == nil { // else it was parsed before the connection was lost
 		if m.target.change, err = m.config.Parse(ctx, table.Name, m.config.Alters, m.config.Set); err != nil {
 			return err
 		}
 	}
-	if err := cmp.Or(m.refuseVolatile(ctx), m.refuseClosedSchemas(ctx)); err != nil {
+	if err := cmp.Or(m.note(ctx), m.refuseVolatile(ctx), m.refuseClosedSchemas(ctx)); err != nil {
 		return err
 	}
 	size, err := schema.LoadSize(ctx, m.control, table.OID)

@@ -187,6 +187,10 @@ type Completion struct {
 	Statement Statement `json:"statement"`
 }
 
+// asUsual is what an owner's own session would have: row_security off would be an
+// error where row security is forced on the owner of a table that is read.
+var asUsual = map[string]string{"row_security": "on"}
+
 func (p *Plan) completions(a schema.Attached) []Completion {
 	var all []Completion
 	validate := func(key schema.ForeignKey, owner string, table schema.Relation) {
@@ -196,7 +200,7 @@ func (p *Plan) completions(a schema.Attached) []Completion {
 		all = append(all, Completion{What: fmt.Sprintf("validating foreign key %s on %s", pg.Readable(key.Name), table),
 			Left: "it is enforced, and not validated for older rows",
 			Done: fmt.Sprintf("SELECT convalidated FROM pg_catalog.pg_constraint WHERE conrelid = %s AND conname = %s AND contype = 'f'", oidOf(table), pg.Literal(key.Name)),
-			Statement: Statement{Role: owner, Why: "the swap has added it without reading rows", Lock: "SHARE UPDATE EXCLUSIVE on " + table.Quoted(),
+			Statement: Statement{Role: owner, Settings: asUsual, Why: "the swap has added it without reading rows", Lock: "SHARE UPDATE EXCLUSIVE on " + table.Quoted(),
 				SQL: fmt.Sprintf("ALTER TABLE %s VALIDATE CONSTRAINT %s", table.Quoted(), pg.Ident(key.Name))}})
 	}
 	for _, view := range a.Views {
@@ -205,7 +209,7 @@ func (p *Plan) completions(a schema.Attached) []Completion {
 		}
 		all = append(all, Completion{What: "refreshing materialized view " + view.String(), Left: "it is empty, and PostgreSQL refuses to read it",
 			Done: "SELECT relispopulated FROM pg_catalog.pg_class WHERE oid = " + oidOf(schema.Relation{Schema: view.Schema, Name: view.Name}),
-			Statement: Statement{Role: view.Owner, Why: "the swap has made it without its rows", Lock: "ACCESS EXCLUSIVE on " + view.Quoted(),
+			Statement: Statement{Role: view.Owner, Settings: asUsual, Why: "the swap has made it without its rows", Lock: "ACCESS EXCLUSIVE on " + view.Quoted(),
 				SQL: "REFRESH MATERIALIZED VIEW " + view.Quoted()}})
 	}
 	for _, key := range a.References {

@@ -27,7 +27,7 @@ import (
 // something; pgshadow logs in as that role, or as a member of it. Lines that begin with "--" and a word of these mean:
 //
 //	--alter TABLE: ACTIONS    what is done to the table; more lines follow each other
-//	--refused TABLE: CHECK    pgshadow refuses to change the table
+//	--refused TABLE: CHECK    pgshadow refuses to change the table; CHECK before 18: on servers before that
 //	--session                 the paragraph is what sets up the session
 //	--view NAME               the paragraph creates the view, with all that is the view's
 //	--attached TABLE          the paragraph creates the table's triggers, policies and rules,
@@ -40,6 +40,7 @@ import (
 type fixture struct {
 	name     string
 	template *pgtest.DB // nobody is connected to it
+	major    int        // of the server
 	session  string
 	parts    []part
 	alters   map[string][]string // by the table's name, as pgtest and pgshadow get it
@@ -60,7 +61,8 @@ var (
 func loadFixture(t *testing.T, name string) *fixture {
 	t.Helper()
 	f := &fixture{name: name, template: pgtest.New(t), alters: map[string][]string{}, refused: map[string]string{}}
-	text := readFixture(t, f.template, name)
+	f.major = pgtest.Scalar[int](t, f.template, "SELECT current_setting('server_version_num')::int / 10000")
+	text := readFixture(t, f.major, name)
 	f.createRoles(t, text)
 	text = strings.ReplaceAll(text, "{role}", f.template.Name)
 	conn := f.template.Conn(t)
@@ -90,14 +92,13 @@ const tablesSQL = `SELECT array_agg(n ORDER BY n) FROM (SELECT format('%I.%I', n
 	WHERE relkind IN ('r', 'p') AND nspname NOT IN ('pg_catalog', 'information_schema') AND nspname !~ '^pgshadow') AS t(n)`
 
 // readFixture joins the files that are for the server's version.
-func readFixture(t *testing.T, db *pgtest.DB, name string) string {
+func readFixture(t *testing.T, major int, name string) string {
 	t.Helper()
 	folder := filepath.Join("testdata", "corpus")
 	files, err := filepath.Glob(filepath.Join(folder, name+".*.sql"))
 	if err != nil {
 		t.Fatal(err)
 	}
-	major := pgtest.Scalar[int](t, db, "SELECT current_setting('server_version_num')::int / 10000")
 	slices.Sort(files)
 	files = slices.DeleteFunc(files, func(file string) bool {
 		from, err := strconv.Atoi(strings.Split(filepath.Base(file), ".")[1])
@@ -152,7 +153,10 @@ func (f *fixture) readMarks(t *testing.T, paragraph string) {
 		case "alter":
 			f.alters[name] = append(f.alters[name], rest)
 		case "refused":
-			f.refused[name] = rest
+			check, before, limited := strings.Cut(rest, " before ")
+			if !limited || fmt.Sprint(f.major) < before {
+				f.refused[name] = check
+			}
 		default:
 			f.parts = append(f.parts, part{kind, name, paragraph})
 		}

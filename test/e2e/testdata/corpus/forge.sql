@@ -76,6 +76,7 @@ INSERT INTO membership(account_id, namespace_id) SELECT 1 + i % 50, 10 + 3 * (i 
 CREATE INDEX membership_of ON membership (namespace_id) INCLUDE (level) WHERE expires IS NULL
 
 -- projects
+--refused project: foreign key before 18
 --alter project: ALTER COLUMN namespace_id TYPE bigint, ALTER COLUMN name TYPE varchar(255), DROP COLUMN wiki, ADD COLUMN topics text[]
 CREATE TABLE project (
 	id bigint PRIMARY KEY DEFAULT nextval('shared_id'),

@@ -96,6 +96,7 @@ SET ROLE {role}_owner
 CREATE TABLE disc (album_id int REFERENCES album ON DELETE CASCADE, number smallint CHECK (number > 0), format format NOT NULL DEFAULT 'cd', PRIMARY KEY (album_id, number));
 INSERT INTO disc SELECT i, 1 FROM generate_series(1, 60) i UNION ALL SELECT i, 2 FROM generate_series(1, 20) i
 
+--refused track: foreign key before 18
 --alter track: ALTER COLUMN id TYPE bigint, ALTER COLUMN milliseconds TYPE bigint, DROP COLUMN bytes
 CREATE TABLE track (
 	id int PRIMARY KEY DEFAULT nextval('document_number'),
@@ -131,6 +132,7 @@ CREATE TABLE track_genre (track_id int REFERENCES track ON DELETE CASCADE, genre
 INSERT INTO track_genre SELECT id, 1 + id % 15 FROM track
 
 -- listeners
+--refused listener: foreign key before 18
 --alter listener: ALTER COLUMN email TYPE text, ALTER COLUMN joined TYPE timestamptz
 CREATE TABLE listener (
 	id int GENERATED ALWAYS AS IDENTITY (START -1000 INCREMENT -1 MINVALUE -2000000000 MAXVALUE -1) PRIMARY KEY,

@@ -26,6 +26,7 @@ CREATE FUNCTION plain(text) RETURNS text LANGUAGE sql IMMUTABLE STRICT AS $$ SEL
 CREATE SEQUENCE message_number START 100 INCREMENT 2 MINVALUE 100 MAXVALUE 1000000 CYCLE
 
 -- members
+--refused member: foreign key before 18
 --alter member: ALTER COLUMN born TYPE timestamp, ALTER COLUMN bio TYPE varchar(2000), ADD COLUMN pronouns short_text
 --alter member: RENAME COLUMN handle TO username
 CREATE TABLE member (
