@@ -48,6 +48,16 @@ func serverRefusals(server *schema.Server, table *schema.Table) []*shadow.Refusa
 	return append(all, rightsRefusals(server, table)...)
 }
 
+// rowSecurityRefusals: under forced row security the owner, as whom rows are
+// copied, sees a part of them.
+func rowSecurityRefusals(table *schema.Table) []*shadow.Refusal {
+	if !table.Attached.RowSecurity || !table.Attached.Forced {
+		return nil
+	}
+	return []*shadow.Refusal{{Check: "row security", Reason: fmt.Sprintf("%s has FORCE ROW LEVEL SECURITY, which hides rows from its owner, as whom rows are copied", table),
+		Remedy: "ALTER TABLE ... NO FORCE ROW LEVEL SECURITY, at least for the change"}}
+}
+
 // obstacleRemedies say what to do about each kind of object that the shadow
 // does not carry over.
 var obstacleRemedies = map[string]string{

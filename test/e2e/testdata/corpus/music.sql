@@ -132,7 +132,7 @@ CREATE TABLE track_genre (track_id int REFERENCES track ON DELETE CASCADE, genre
 INSERT INTO track_genre SELECT id, 1 + id % 15 FROM track
 
 -- listeners
---refused listener: foreign key before 18
+--refused listener: row security
 --alter listener: ALTER COLUMN email TYPE text, ALTER COLUMN joined TYPE timestamptz
 CREATE TABLE listener (
 	id int GENERATED ALWAYS AS IDENTITY (START -1000 INCREMENT -1 MINVALUE -2000000000 MAXVALUE -1) PRIMARY KEY,
@@ -171,8 +171,11 @@ CREATE TABLE playlist_track (
 INSERT INTO playlist_track SELECT i, 1001 + 7 * i, i FROM generate_series(1, 40) i
 
 --refused play: table
+--refused play_de: inheritance
 --alter play_de: ALTER COLUMN client SET STATISTICS 5, ADD CONSTRAINT de_client CHECK (client <> '')
+--refused play_at: inheritance
 --alter play_at: SET (fillfactor = 50), ALTER COLUMN seconds SET (n_distinct = 10)
+--refused "play of the rest": inheritance
 --alter "play of the rest": ADD CONSTRAINT rest_seconds CHECK (seconds >= 0), ALTER COLUMN client SET STORAGE MAIN
 CREATE TABLE play (country char(2), id bigint, track_id int NOT NULL REFERENCES track, listener_id int REFERENCES listener, seconds int, client text, PRIMARY KEY (country, id)) PARTITION BY LIST (country);
 CREATE TABLE play_de PARTITION OF play FOR VALUES IN ('DE');

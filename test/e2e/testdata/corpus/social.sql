@@ -74,6 +74,7 @@ SET ROLE {role}_safety;
 GRANT UPDATE (locked) ON social.member TO {role}_bot;
 SET ROLE {role}_owner
 
+--refused credential: row security
 --alter credential: ALTER COLUMN attempts TYPE int, ALTER COLUMN hash TYPE bytea USING decode(hash, 'hex')
 CREATE TABLE credential (member_id bigint PRIMARY KEY REFERENCES member ON DELETE CASCADE, hash text NOT NULL, attempts smallint NOT NULL DEFAULT 0, changed timestamptz);
 INSERT INTO credential SELECT id, md5(id::text) FROM member;
@@ -195,8 +196,11 @@ ALTER TABLE circle_post ENABLE ROW LEVEL SECURITY
 CREATE POLICY members_only ON circle_post USING (circle_id IN (SELECT m.circle_id FROM circle_member m WHERE m.member_id = viewer()))
 
 --refused message: table
+--refused message_old: inheritance
 --alter message_old: SET (fillfactor = 100, autovacuum_enabled = false), ALTER COLUMN body SET STATISTICS 20
+--refused message_new: inheritance
 --alter message_new: ADD CONSTRAINT body_known CHECK (body IS NOT NULL), ALTER COLUMN body SET COMPRESSION pglz
+--refused message_rest: inheritance
 --alter message_rest: ALTER COLUMN sender_id SET (n_distinct = -0.1), CLUSTER ON message_rest_pkey
 CREATE TABLE message (number bigint DEFAULT nextval('message_number'), sender_id bigint NOT NULL REFERENCES member, recipient_id bigint NOT NULL, body text, read boolean NOT NULL DEFAULT false, PRIMARY KEY (number)) PARTITION BY RANGE (number);
 CREATE TABLE message_old PARTITION OF message FOR VALUES FROM (MINVALUE) TO (150);
