@@ -53,6 +53,10 @@ func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 
 // gives up when that has taken longer than the lock timeout in all. Statements of
 // the application lock a referencing table before the referenced one, or in one
 // transaction the other way round, so every second attempt does the latter.
+//
+// With one lock held it waits for the others for less than the deadlock_timeout: a
+// transaction that waits for that one, and has one of the others, looks for a
+// deadlock after it at the earliest, and would be the one that the server ends.
 func (c *Cutover) takeLocks(ctx context.Context, tx pgx.Tx, attempt int) error {
 	settings := []string{
 		// Should this process or its host vanish, the server gives the locks back.
@@ -64,12 +68,19 @@ func (c *Cutover) takeLocks(ctx context.Context, tx pgx.Tx, attempt int) error {
 			return fmt.Errorf("preparing the swap: %w", err)
 		}
 	}
+	var deadlockTimeout int64 // ms
+	if err := tx.QueryRow(ctx, "SELECT setting::pg_catalog.int8 FROM pg_catalog.pg_settings WHERE name = 'deadlock_timeout'").Scan(&deadlockTimeout); err != nil {
+		return fmt.Errorf("asking for the deadlock_timeout: %w", err)
+	}
 	deadline := time.Now().Add(c.config.LockTimeout)
-	for _, lock := range lockOrder(c.plan.Locks, attempt) {
+	for i, lock := range lockOrder(c.plan.Locks, attempt) {
 		left := max(time.Until(deadline), time.Millisecond) // zero would be no limit
 		settings := map[string]string{"lock_timeout": pg.Milliseconds(left)}
 		if err := pg.ExecAs(ctx, tx, lock.Statement.Role, settings, lock.Statement.SQL); err != nil {
 			return fmt.Errorf("taking %s: %w", lock.Statement.Lock, err)
+		}
+		if early := time.Now().Add(time.Duration(deadlockTimeout) * time.Millisecond / 2); i == 0 && early.Before(deadline) {
+			deadline = early
 		}
 	}
 	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Milliseconds(c.config.LockTimeout)+"; SET LOCAL ROLE "+pg.Ident(c.plan.Owner)); err != nil {
