@@ -231,8 +231,11 @@ func (m *Migration) dropRetired(ctx context.Context, names shadow.Names) error {
 		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 		JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid AND d.deptype = 'n'
 		WHERE n.nspname = $1 AND d.classid <> 'pg_catalog.pg_publication_rel'::regclass
-		  AND NOT EXISTS (SELECT FROM pg_catalog.pg_attrdef f JOIN pg_catalog.pg_class t ON t.oid = f.adrelid
-		                  WHERE d.classid = 'pg_catalog.pg_attrdef'::regclass AND f.oid = d.objid AND t.relnamespace = n.oid)
+		  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class t WHERE t.relnamespace = n.oid AND t.oid IN ( -- its own, which go with it
+		                  SELECT adrelid FROM pg_catalog.pg_attrdef WHERE d.classid = 'pg_catalog.pg_attrdef'::regclass AND oid = d.objid
+		                  UNION ALL SELECT tgrelid FROM pg_catalog.pg_trigger WHERE d.classid = 'pg_catalog.pg_trigger'::regclass AND oid = d.objid
+		                  UNION ALL SELECT ev_class FROM pg_catalog.pg_rewrite WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass AND oid = d.objid
+		                  UNION ALL SELECT polrelid FROM pg_catalog.pg_policy WHERE d.classid = 'pg_catalog.pg_policy'::regclass AND oid = d.objid))
 		  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
 		                  WHERE d.classid = 'pg_catalog.pg_constraint'::regclass AND k.oid = d.objid AND k.connamespace = n.oid)`,
 		names.RetiredSchema()).Scan(&dependent)
