@@ -33,7 +33,7 @@ const midSwapSchema = `CREATE TABLE parent (id int PRIMARY KEY, v text); INSERT 
 	CREATE FUNCTION f_dynamic() RETURNS SETOF text LANGUAGE plpgsql AS $$ BEGIN RETURN QUERY EXECUTE 'SELECT concat_ws(''|'', id, p, v, n) FROM t WHERE id <= 20 ORDER BY id'; END $$;
 	CREATE FUNCTION f_cursor() RETURNS SETOF text LANGUAGE plpgsql AS $$ DECLARE c CURSOR FOR SELECT id, v FROM t WHERE id <= 20 ORDER BY id; BEGIN FOR r IN c LOOP RETURN NEXT r.id || r.v; END LOOP; END $$;
 	CREATE FUNCTION f_sql() RETURNS TABLE (a int, b text, c bigint) LANGUAGE sql AS 'SELECT id, v, n FROM t WHERE id <= 20 ORDER BY id';
-	CREATE FUNCTION f_put(i int) RETURNS text LANGUAGE plpgsql AS $$ DECLARE r t%ROWTYPE; BEGIN INSERT INTO t (id, p, v, n) VALUES (i, 1, 'put', i) RETURNING * INTO r; RETURN r.v || r.n; END $$;
+	CREATE FUNCTION f_put(i int) RETURNS text LANGUAGE plpgsql AS $$ DECLARE a text; BEGIN INSERT INTO t (id, p, v, n) VALUES (i, 1, 'put', i) RETURNING v || n INTO a; RETURN a; END $$;
 	`
 
 const midSwapAlter = "ALTER COLUMN n TYPE bigint, DROP COLUMN gone, ADD COLUMN w text DEFAULT 'w'"
@@ -46,14 +46,21 @@ type session struct {
 	via  func(ctx context.Context, conn *pgx.Conn, sql string) (string, error)
 	// The SQLSTATE of sql while the swap has its locks, and after it; empty: none.
 	fails, failsAfter string
-	renew             string // after which sql works, where it has failed
-	since             int    // the first version that has it; 0: all
-	always            bool   // it fails in every round
+	// The SQLSTATE that it may get, while the swap has its locks, in place of the rows.
+	mayFail string
+	renew   string // after which sql works, where it has failed
+	since   int    // the first version that has it; 0: all
+	always  bool   // it fails in every round
 	// It has its snapshot before it waits for a lock, so that PostgreSQL's own ALTER TABLE
 	// would show it an empty table.
 	early     bool
 	reconnect bool // sql works again in a new session
 }
+
+// typeChanged is what a PL/pgSQL expression over a record gets whose field changes its type
+// in the middle of the function, unless the server happens to have dropped the expression's
+// plan meanwhile.
+const typeChanged = "42804"
 
 var midSwapReads = []session{
 	{name: "select", sql: "SELECT * FROM t WHERE id <= 20 ORDER BY id"},
@@ -74,8 +81,8 @@ var midSwapReads = []session{
 	{name: "PL/pgSQL, static SQL", sql: "SELECT f_static()"},
 	{name: "PL/pgSQL, into variables", sql: "SELECT f_into(15)"},
 	{name: "PL/pgSQL, a record of everything", sql: "SELECT f_record()"},
-	{name: "PL/pgSQL, a field that changes its type", sql: "SELECT f_field()", fails: "42804"},
-	{name: "PL/pgSQL, %ROWTYPE", sql: "SELECT f_row(i) FROM generate_series(4, 20) i", fails: "42804"},
+	{name: "PL/pgSQL, a field that changes its type", sql: "SELECT f_field()", mayFail: typeChanged},
+	{name: "PL/pgSQL, %ROWTYPE", sql: "SELECT f_row(i) FROM generate_series(4, 20) i", mayFail: typeChanged},
 	{name: "PL/pgSQL, %TYPE", sql: "SELECT f_type(i) FROM generate_series(4, 20) i", failsAfter: "22003", reconnect: true},
 	{name: "PL/pgSQL, dynamic SQL", sql: "SELECT f_dynamic()"},
 	{name: "PL/pgSQL, cursor", sql: "SELECT f_cursor()"},
@@ -104,7 +111,7 @@ var midSwapWrites = []session{
 	{name: "a parent, cascading", sql: "DELETE FROM parent WHERE id = (SELECT min(id) FROM parent WHERE id BETWEEN 95 AND 99)"},
 	{name: "a row, cascading to its children", sql: "DELETE FROM t WHERE id = (SELECT max(id) FROM t WHERE id BETWEEN 170 AND 175)"},
 	{name: "through a view", sql: "UPDATE tv SET v = v || 'w' WHERE id = 180; INSERT INTO tv VALUES (%d, 2, 'by view')"},
-	{name: "PL/pgSQL", sql: "SELECT f_put(%d)", fails: "42804"},
+	{name: "PL/pgSQL", sql: "SELECT f_put(%d)"},
 	{name: "serializable", sql: "BEGIN ISOLATION LEVEL SERIALIZABLE; LOCK TABLE t IN ROW EXCLUSIVE MODE; UPDATE t SET v = v || 's' WHERE id = 190; COMMIT"},
 	{name: "temporary table", open: "CREATE TEMPORARY TABLE mine (id int, v text); INSERT INTO mine VALUES (191, 'mine')", sql: "UPDATE t SET v = t.v || mine.v FROM mine WHERE t.id = mine.id"},
 	{name: "merge", sql: "MERGE INTO t USING (VALUES (192, 'm')) AS s (id, v) ON t.id = s.id WHEN MATCHED THEN UPDATE SET v = t.v || s.v", since: 15},
@@ -281,7 +288,10 @@ func TestSessionsInTheMiddleOfTheSwap(t *testing.T) {
 		}
 	})
 	for _, p := range all {
-		if p.early {
+		if p.mayFail != "" && got[p].state == p.mayFail {
+			continue
+		}
+		if p.early || p.mayFail != "" {
 			want[p] = p.ask(t.Context(), p.ledger, 2)
 		}
 		p.require(t, 2, got[p], want[p], p.fails)
