@@ -69,7 +69,7 @@ func Run(ctx context.Context, config Config) (Report, error) {
 	held := m.held(ctx)
 	if m.control != nil {
 		// The session only held the lock: when it is already gone, so is the lock.
-		if closed := pg.Close(ctx, m.control); closed != nil {
+		if closed := pg.Release(ctx, m.control); closed != nil {
 			m.report.Warnings = append(m.report.Warnings, closed.Error())
 		}
 	}

@@ -22,6 +22,16 @@ func TryLock(ctx context.Context, conn *pgx.Conn, table uint32) (held bool, hold
 	return held, holder, err
 }
 
+// Release gives a session's advisory locks back, and closes it. A server takes a
+// moment to notice that a session was closed, in which its lock would keep out
+// whoever comes next.
+func Release(ctx context.Context, conn *pgx.Conn) error {
+	releasing, cancel := Cleanup(ctx)
+	defer cancel()
+	_, _ = conn.Exec(releasing, "SELECT pg_catalog.pg_advisory_unlock_all()") // a session that fails here is ending, and its locks with it
+	return Close(ctx, conn)
+}
+
 // Locked tells whether any session holds the advisory lock of a table.
 func Locked(ctx context.Context, conn *pgx.Conn, table uint32) (bool, error) {
 	holder, err := LockHolder(ctx, conn, table)

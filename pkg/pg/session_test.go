@@ -138,6 +138,24 @@ func TestTryLockNamesTheHolder(t *testing.T) {
 	}
 }
 
+// TestReleaseLetsTheNextIn at once: a session that is only closed keeps its lock for a moment.
+func TestReleaseLetsTheNextIn(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	for range 50 {
+		first, second := db.Conn(t), db.Conn(t)
+		for _, conn := range []*pgx.Conn{first, second} {
+			held, holder, err := pg.TryLock(t.Context(), conn, 7)
+			if err != nil || !held {
+				t.Fatalf("held %t by %d: %v", held, holder, err)
+			}
+			if err := pg.Release(t.Context(), conn); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
 func TestErrorsHoldNoPassword(t *testing.T) {
 	t.Parallel()
 	for _, dsn := range []string{"postgres://u:s3cret@127.0.0.1:1/x", "postgres://u:s3cret@127.0.0.1:port/x", "host=127.0.0.1 port=1 password=s3cret user=u bad",

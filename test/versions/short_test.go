@@ -56,8 +56,8 @@ func TestResume(t *testing.T) {
 func TestRefusal(t *testing.T) {
 	t.Parallel()
 	on(t, oldest, newest, func(t *testing.T, db *pgtest.DB) {
-		db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, n int); CREATE VIEW seen AS SELECT n FROM t")
-		if says := refused(t, db, migration.Config{Alters: []string{"ALTER COLUMN n TYPE bigint"}}, "view"); !strings.Contains(says, "seen") {
+		db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, n int); CREATE MATERIALIZED VIEW seen AS SELECT n FROM t")
+		if says := refused(t, db, migration.Config{Alters: []string{"ALTER COLUMN n TYPE bigint"}}, "materialized view"); !strings.Contains(says, "seen") {
 			t.Errorf("it says %s", says)
 		}
 	})
