@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgshadow/pgshadow/pkg/migration"
+	"github.com/pgshadow/pgshadow/test/pgserver"
 	"github.com/pgshadow/pgshadow/test/pgtest"
 )
 
@@ -259,7 +260,7 @@ func inBoth(t *testing.T, conns []*pgx.Conn, sql string) {
 // what it would get of a plain ALTER TABLE: the right rows, or PostgreSQL's own error.
 func TestSessionsInTheMiddleOfTheSwap(t *testing.T) {
 	t.Parallel()
-	db := pgtest.New(t)
+	db := pgtest.NewOn(t, pgtest.NewServer(t, pgserver.Options{})) // the sessions' transactions are nobody else's to wait for
 	db.Exec(t, midSwapSchema)
 	db.Exec(t, "CREATE SCHEMA ledger; SET search_path = ledger; "+midSwapSchema)
 	config := migration.Config{DSN: login(t, db), Table: "t", Alters: []string{midSwapAlter}}

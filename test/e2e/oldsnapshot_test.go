@@ -88,7 +88,10 @@ func TestSnapshotBetweenCopyAndSwap(t *testing.T) {
 // are those of the moment when it was opened. One WITH HOLD outlives the swap.
 func TestOpenCursors(t *testing.T) {
 	t.Parallel()
-	db := createT(t)
+	// Where others write, a role that does not see their transactions takes the cursor's for an older one.
+	db := pgtest.NewOn(t, pgtest.NewServer(t, pgserver.Options{}))
+	db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 2000) i")
+	login(t, db)
 	cursors := map[string]*pgx.Conn{"WITHOUT HOLD": db.Conn(t), "WITH HOLD": db.Conn(t)}
 	read := map[string]string{}
 	fetch := func(hold string, rows int) {

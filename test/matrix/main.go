@@ -29,7 +29,7 @@ var everywhere = []string{"./test/e2e", "./cutover", "./copier", "./replication"
 const perVersion = "./test/versions"
 
 func main() {
-	parallel := flag.Int("parallel", 4, "tests side by side")
+	parallel := flag.Int("parallel", 8, "tests side by side")
 	versions := flag.String("versions", strings.Trim(fmt.Sprint(pgserver.Versions), "[]"), "major versions, separated by spaces")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
