@@ -55,6 +55,7 @@ type Config struct {
 type Copier struct {
 	config   Config
 	plan     *shadow.Plan
+	confined pg.Confined
 	connect  func(ctx context.Context, purpose string) (*pgx.Conn, error)
 	recorder Recorder
 	throttle Throttle
@@ -66,11 +67,10 @@ type Copier struct {
 	once      sync.Once
 }
 
-// New makes a Copier. connect opens sessions that run as the owner with the
-// plan's search path. chunks says where an earlier process left off.
+// New makes a Copier. connect opens sessions of the login role. chunks says where an earlier process left off.
 func New(config Config, plan *shadow.Plan, connect func(ctx context.Context, purpose string) (*pgx.Conn, error),
 	recorder Recorder, throttle Throttle, chunks *Chunks) *Copier {
-	return &Copier{config: config, plan: plan, connect: connect, recorder: recorder, throttle: throttle,
+	return &Copier{config: config, plan: plan, confined: plan.Confined(), connect: connect, recorder: recorder, throttle: throttle,
 		chunks: chunks, cutter: NewCutter(plan, config.Tuning.ChunkTime), handedOut: make(chan struct{})}
 }
 
@@ -220,16 +220,15 @@ func (c *Copier) copyChunk(ctx context.Context, conn *pgx.Conn, chunk *piece) (r
 }
 
 func (c *Copier) tryChunk(ctx context.Context, conn *pgx.Conn, chunk keyset.Range) (rows int64, err error) {
-	err = pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
+	err = c.confined.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		sql, args := copySQL(c.plan, chunk)
-		tag, err := tx.Exec(ctx, sql, args...)
-		if err != nil {
+		var err error
+		if rows, err = c.confined.Exec(ctx, tx, sql, args...); err != nil {
 			return fmt.Errorf("copying chunk %s: %w", chunk, err)
 		}
-		rows = tag.RowsAffected()
 		// The record is the session role's own; the owner's code has run.
-		if _, err := tx.Exec(ctx, "SET LOCAL ROLE NONE"); err != nil {
-			return fmt.Errorf("leaving the owner's role: %w", err)
+		if err := c.confined.Leave(ctx, tx); err != nil {
+			return err
 		}
 		return c.recorder.RecordChunk(ctx, tx, chunk, rows)
 	})
@@ -273,8 +272,11 @@ func (c *Copier) refuses(ctx context.Context, conn *pgx.Conn, chunk keyset.Range
 	errTried := errors.New("tried")
 	err = pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		sql, args := copySQL(c.plan, chunk)
-		if _, err := tx.Exec(ctx, sql, args...); err != nil {
+		if _, err := c.confined.Exec(ctx, tx, sql, args...); err != nil {
 			return err
+		}
+		if err := c.confined.Leave(ctx, tx); err != nil {
+			return err // what is checked at the end of the transaction refuses rows too
 		}
 		return errTried
 	})

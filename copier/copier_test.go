@@ -80,7 +80,7 @@ func newRig(t *testing.T, script string, change shadow.Change) *rig {
 }
 
 func (r *rig) copier() *Copier {
-	c := New(r.config, r.Plan, r.AsOwner, r.log, r.brake, r.chunks)
+	c := New(r.config, r.Plan, r.AsLogin, r.log, r.brake, r.chunks)
 	c.cutter.size.rows = 500 // rows of the first chunk
 	return c
 }
@@ -283,7 +283,7 @@ func TestCopyWaitsForALock(t *testing.T) {
 	holder := r.DB.Conn(t)
 	_, err := holder.Exec(t.Context(), "BEGIN; LOCK TABLE t")
 	must(t, err)
-	connect := r.AsOwner
+	connect := r.AsLogin
 	c := New(r.config, r.Plan, func(ctx context.Context, purpose string) (*pgx.Conn, error) {
 		conn, err := connect(ctx, purpose)
 		if err == nil {

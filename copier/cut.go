@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -16,14 +17,15 @@ import (
 // Cutter cuts the original's key space into ranges of a size that is led by
 // time. It is safe for concurrent use.
 type Cutter struct {
-	original string
+	source   string
 	key      keyset.Columns
+	confined pg.Confined
 	size     *sizer
 }
 
 // NewCutter cuts ranges that take about target to work through.
 func NewCutter(plan *shadow.Plan, target func() time.Duration) *Cutter {
-	return &Cutter{original: plan.Original.Quoted(), key: plan.Key, size: newSizer(target)}
+	return &Cutter{source: plan.Source(), key: plan.Key, confined: plan.Confined(), size: newSizer(target)}
 }
 
 // Observe tells how long a range of so many rows took.
@@ -37,15 +39,9 @@ func (c *Cutter) Cut(ctx context.Context, conn *pgx.Conn, within keyset.Range) (
 }
 
 func (c *Cutter) cut(ctx context.Context, conn *pgx.Conn, within keyset.Range, n int) (*keyset.Key, error) {
-	sql, args := cutSQL(c.original, c.key, within, n)
-	values := make([]string, len(c.key))
-	targets := make([]any, len(c.key))
-	for i := range values {
-		targets[i] = &values[i]
-	}
-	err := conn.QueryRow(ctx, sql, args...).Scan(targets...)
+	hi, err := c.nth(ctx, conn, within, n)
 	for pg.IsLockFailure(err) && ctx.Err() == nil {
-		err = conn.QueryRow(ctx, sql, args...).Scan(targets...) // somebody holds the original exclusively
+		hi, err = c.nth(ctx, conn, within, n) // somebody holds the original exclusively
 	}
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, nil //nolint:nilnil // no bound is an answer
@@ -53,6 +49,30 @@ func (c *Cutter) cut(ctx context.Context, conn *pgx.Conn, within keyset.Range, n
 	if err != nil {
 		return nil, fmt.Errorf("cutting a chunk of %d rows out of %s: %w", n, within, err)
 	}
-	hi := keyset.NewKey(values...)
 	return &hi, nil
+}
+
+// nth reads the key of the n-th row of a range.
+func (c *Cutter) nth(ctx context.Context, conn *pgx.Conn, within keyset.Range, n int) (key keyset.Key, err error) {
+	sql, args := cutSQL(c.source, c.key, within, n)
+	types := slices.Repeat([]string{"text"}, len(c.key))
+	err = c.confined.InTx(ctx, conn, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
+		rows, err := c.confined.Query(ctx, tx, types, sql, args...)
+		if err != nil {
+			return err
+		}
+		key, err = pgx.CollectOneRow(rows, scanKey)
+		return err
+	})
+	return key, err
+}
+
+func scanKey(row pgx.CollectableRow) (keyset.Key, error) {
+	values := make([]string, len(row.FieldDescriptions()))
+	targets := make([]any, len(values))
+	for i := range values {
+		targets[i] = &values[i]
+	}
+	err := row.Scan(targets...)
+	return keyset.NewKey(values...), err
 }

@@ -37,7 +37,7 @@ func TestCut(t *testing.T) {
 				part := keyset.Range{Lo: within.Lo, Hi: hi}
 				predicate, args := p.Plan.Key.Predicate(p.Plan.Key.Tuple(shadow.RowAlias), part, 1)
 				var n int
-				must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM t AS o WHERE "+predicate, args...).Scan(&n))
+				must(t, conn.QueryRow(t.Context(), "SELECT count(*) FROM public.t AS o WHERE "+predicate, args...).Scan(&n))
 				counts = append(counts, fmt.Sprint(n))
 				if hi == nil {
 					break

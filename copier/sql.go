@@ -10,11 +10,11 @@ import (
 )
 
 // cutSQL finds the key of the n-th row of the original within a range.
-func cutSQL(original string, key keyset.Columns, within keyset.Range, n int) (sql string, args []any) {
+func cutSQL(source string, key keyset.Columns, within keyset.Range, n int) (sql string, args []any) {
 	tuple := key.Tuple(shadow.RowAlias)
 	predicate, args := key.Predicate(tuple, within, 1)
-	return fmt.Sprintf("SELECT %s FROM ONLY %s AS o WHERE %s ORDER BY %s OFFSET %d LIMIT 1",
-		key.List(shadow.RowAlias), original, predicate, key.Order(shadow.RowAlias), n-1), args
+	return fmt.Sprintf("SELECT %s FROM %s AS o WHERE %s ORDER BY %s OFFSET %d LIMIT 1",
+		key.List(shadow.RowAlias), source, predicate, key.Order(shadow.RowAlias), n-1), args
 }
 
 // copySQL copies one chunk. Replay writes nothing above the low watermark
@@ -26,6 +26,6 @@ func copySQL(plan *shadow.Plan, chunk keyset.Range) (sql string, args []any) {
 	for i, column := range plan.Columns {
 		names[i], values[i] = column.Name, column.Value
 	}
-	return fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM ONLY %s AS o WHERE %s",
-		plan.Names.Shadow(), pg.Idents(names), strings.Join(values, ", "), plan.Original.Quoted(), predicate), args
+	return fmt.Sprintf("INSERT INTO %s (%s) SELECT %s FROM %s AS o WHERE %s",
+		plan.Names.Shadow(), pg.Idents(names), strings.Join(values, ", "), plan.Source(), predicate), args
 }

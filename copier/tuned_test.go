@@ -87,7 +87,7 @@ func TestWorkersFollowTheTuning(t *testing.T) {
 			close(three)
 		}
 		mu.Unlock()
-		conn, err := r.AsOwner(ctx, purpose)
+		conn, err := r.AsLogin(ctx, purpose)
 		if purpose == "copy 3" {
 			<-two // it comes too late: two are enough
 		}

@@ -168,8 +168,7 @@ type Horizon struct {
 // xid is the 32-bit form, as age() takes it.
 func (h Horizon) xid() string { return strconv.FormatUint(uint64(uint32(h.XID)), 10) } //nolint:gosec // the low half is meant
 
-// New makes a Cutover. config is asked before every attempt. connect opens sessions in the login role with the plan's
-// search path.
+// New makes a Cutover. config is asked before every attempt. connect opens sessions of the login role.
 func New(config func() Config, swap Swap, connect func(ctx context.Context, purpose string) (*pgx.Conn, error),
 	replay Replay, pacer Pacer, fencer Fencer, guard Guard, observe func(Event)) *Cutover {
 	return &Cutover{tune: config, config: config(), plan: swap.Plan, connect: connect, replay: replay, pacer: pacer, fencer: fencer, guard: guard, observe: observe,
@@ -327,25 +326,14 @@ func (c *Cutover) late(format string, args ...any) error {
 // rehearse runs the queries of the locked part without the lock: what they find
 // wrong needs no lock, and what they leave in the session's caches shortens it.
 func (c *Cutover) rehearse(ctx context.Context, conn *pgx.Conn) error {
-	return pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		if _, err := tx.Exec(ctx, "SET LOCAL ROLE "+pg.Ident(c.plan.Owner)); err != nil {
-			return fmt.Errorf("taking the owner's role: %w", err)
-		}
+	confined := c.plan.Confined()
+	return confined.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		if err := c.replay.Warm(ctx, tx); err != nil {
 			return err
 		}
-		if err := leaveOwner(ctx, tx); err != nil {
+		if err := confined.Leave(ctx, tx); err != nil {
 			return err
 		}
 		return c.guard.Unchanged(ctx, tx)
 	})
-}
-
-// leaveOwner returns to the session's own role, with an empty search_path: from
-// here on only pgshadow's own statements run.
-func leaveOwner(ctx context.Context, tx pgx.Tx) error {
-	if _, err := tx.Exec(ctx, "SET LOCAL ROLE NONE; SET LOCAL search_path = ''"); err != nil {
-		return fmt.Errorf("leaving the owner's role: %w", err)
-	}
-	return nil
 }

@@ -218,15 +218,15 @@ func TestDefiniteFailures(t *testing.T) {
 			func(err error) bool {
 				return pg.Is(err, "23514") && strings.Contains(err.Error(), "swapping, test (ALTER TABLE public.t ADD CHECK (id > 5))")
 			}},
-		"a constraint checked at COMMIT": {
+		"a deferred constraint": {
 			func(r *rig) {
 				r.record = func(ctx context.Context, tx pgx.Tx) error {
-					_, err := tx.Exec(ctx, "CREATE TABLE public.late (id int UNIQUE DEFERRABLE INITIALLY DEFERRED); INSERT INTO public.late VALUES (1), (1)")
+					_, err := tx.Exec(ctx, "CREATE TABLE public.late (id int UNIQUE DEFERRABLE); SET CONSTRAINTS ALL DEFERRED; INSERT INTO public.late VALUES (1), (1)")
 					return err
 				}
 			},
 			func(err error) bool {
-				return pg.IsUniqueConflict(err) && strings.Contains(err.Error(), "committing the swap")
+				return pg.IsUniqueConflict(err) && strings.Contains(err.Error(), "running what was deferred")
 			}},
 		"a truncation": {
 			func(r *rig) { r.Truncate(1, 1) },

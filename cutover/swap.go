@@ -83,7 +83,7 @@ func (c *Cutover) takeLocks(ctx context.Context, tx pgx.Tx, attempt int) error {
 			deadline = early
 		}
 	}
-	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Milliseconds(c.config.LockTimeout)+"; SET LOCAL ROLE "+pg.Ident(c.plan.Owner)); err != nil {
+	if _, err := tx.Exec(ctx, "SET LOCAL lock_timeout = "+pg.Milliseconds(c.config.LockTimeout)); err != nil {
 		return fmt.Errorf("preparing the swap: %w", err)
 	}
 	return nil
@@ -115,19 +115,29 @@ func (c *Cutover) underLock(ctx context.Context, tx pgx.Tx, report *Report) (xid
 	if err := c.guard.Compare(ctx, tx); err != nil {
 		return 0, err
 	}
-	if err := leaveOwner(ctx, tx); err != nil {
+	confined := c.plan.Confined()
+	if err := confined.Leave(ctx, tx); err != nil {
 		return 0, err
 	}
 	if err := c.guard.Unchanged(ctx, tx); err != nil {
 		return 0, err
 	}
+	confined.SearchPath = "" // the swap names every object by its schema
 	if !c.guard.Wanted() {
 		return 0, &notYetError{"the operator has taken it back"}
 	}
 	for _, statement := range c.plan.Swap {
-		if err := pg.ExecAs(ctx, tx, statement.Role, statement.Settings, statement.SQL); err != nil {
+		if err := confined.ExecAs(ctx, tx, statement.Role, statement.Settings, statement.SQL); err != nil {
 			return 0, fmt.Errorf("swapping, %s (%s): %w", statement.Why, statement.SQL, err)
 		}
+	}
+	return c.conclude(ctx, tx, confined)
+}
+
+// conclude records the swap, and leaves nothing for the COMMIT to run.
+func (c *Cutover) conclude(ctx context.Context, tx pgx.Tx, confined pg.Confined) (xid uint64, err error) {
+	if err := confined.Leave(ctx, tx); err != nil {
+		return 0, err
 	}
 	if err := c.guard.Record(ctx, tx); err != nil {
 		return 0, err
@@ -136,7 +146,10 @@ func (c *Cutover) underLock(ctx context.Context, tx pgx.Tx, report *Report) (xid
 	if err := tx.QueryRow(ctx, "SELECT pg_catalog.pg_current_xact_id()::pg_catalog.text").Scan(&text); err != nil {
 		return 0, fmt.Errorf("reading the swap's transaction id: %w", err)
 	}
-	return strconv.ParseUint(text, 10, 64)
+	if xid, err = strconv.ParseUint(text, 10, 64); err != nil {
+		return 0, fmt.Errorf("reading the swap's transaction id: %w", err)
+	}
+	return xid, confined.Settle(ctx, tx)
 }
 
 // sameServer makes sure that the lock is held on the server whose stream is fenced:

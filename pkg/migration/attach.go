@@ -17,7 +17,7 @@ import (
 // alterAll runs the user's ALTERs on the shadow, and tries out on it what is
 // attached to the original. It returns what the new table is to get at the swap.
 func (m *Migration) alterAll(ctx context.Context, tx pgx.Tx, names shadow.Names) (schema.Attached, error) {
-	trial := shadow.NewTrial(m.target.table, names)
+	trial, confined := shadow.NewTrial(m.target.table, names), names.Confined(m.target.table.Owner, "")
 	if !trial.Needed() {
 		for _, text := range m.target.change.Alters {
 			if err := m.alter(ctx, tx, names, text); err != nil {
@@ -26,7 +26,7 @@ func (m *Migration) alterAll(ctx context.Context, tx pgx.Tx, names shadow.Names)
 		}
 		return trial.Attached(), nil
 	}
-	if err := execAll(ctx, tx, trial.Open()); err != nil {
+	if err := execAll(ctx, tx, confined, trial.Open()); err != nil {
 		return schema.Attached{}, m.refuseTrial("foreign keys", err)
 	}
 	for i, text := range m.target.change.Alters {
@@ -48,7 +48,7 @@ func (m *Migration) alterAll(ctx context.Context, tx pgx.Tx, names shadow.Names)
 		return schema.Attached{}, err
 	}
 	trial.LearnKeys(changed)
-	return trial.Attached(), execAll(ctx, tx, trial.Close(changed))
+	return trial.Attached(), execAll(ctx, tx, confined, trial.Close(changed))
 }
 
 // errTried undoes a try.
@@ -57,9 +57,10 @@ var errTried = errors.New("tried")
 // try puts everything that is attached on the shadow, has work done, learns how
 // the definitions read then, and undoes all of it.
 func (m *Migration) try(ctx context.Context, tx pgx.Tx, names shadow.Names, trial *shadow.Trial, work func() error) error {
+	confined := names.Confined(m.target.table.Owner, "")
 	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
 		for _, rider := range trial.Riders() {
-			if err := execAll(ctx, tx, rider.Statements); err != nil {
+			if err := execAll(ctx, tx, confined, rider.Statements); err != nil {
 				return m.refuseTrial(rider.Kind+" "+rider.Name, err)
 			}
 		}

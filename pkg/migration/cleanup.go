@@ -39,7 +39,7 @@ func (m *Migration) cleanUp(ctx context.Context) error {
 	ctx, cancel := pg.Cleanup(ctx)
 	defer cancel()
 	// The shadow has moved out: its schema is empty, and RESTRICT makes sure of it.
-	err := errors.Join(m.dropReplication(ctx, m.run.names), m.dropSchema(ctx, m.run.names.ShadowSchema(), "RESTRICT"))
+	err := errors.Join(m.dropReplication(ctx, m.run.names), m.dropConfinement(ctx, m.run.names), m.dropSchema(ctx, m.run.names.ShadowSchema(), "RESTRICT"))
 	if m.current().Retire == Drop {
 		if dropped := m.dropRetired(ctx, m.run.names); dropped != nil {
 			err = errors.Join(err, dropped)
@@ -119,6 +119,7 @@ func (m *Migration) remove(ctx context.Context, names shadow.Names, detail strin
 	}
 	err = errors.Join(
 		m.dropReplication(ctx, names),
+		m.dropConfinement(ctx, names),
 		m.dropSchema(ctx, names.RetiredSchema(), "RESTRICT"),
 		m.dropSchema(ctx, names.ShadowSchema(), "CASCADE"),
 	)

@@ -137,7 +137,7 @@ func (m *Migration) buildExactly(ctx context.Context, l *live, name string, stat
 			return err
 		}
 		err := whilePaused(ctx, l, func() error {
-			return l.Exact(ctx, func(tx pgx.Tx) error { return execBuild(ctx, tx, statements) })
+			return l.Exact(ctx, func(tx pgx.Tx) error { return m.execBuild(ctx, tx, statements) })
 		})
 		switch {
 		case errors.Is(err, replay.ErrFenceLate):
@@ -151,21 +151,22 @@ func (m *Migration) buildExactly(ctx context.Context, l *live, name string, stat
 }
 
 func (m *Migration) runBuild(ctx context.Context, name string, statements []shadow.Statement) (err error) {
-	conn, err := m.asOwner(ctx, "index "+name)
+	conn, err := m.worker(ctx, "index "+name)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
-	err = pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error { return execBuild(ctx, tx, statements) })
+	err = m.run.plan.Confined().InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error { return m.execBuild(ctx, tx, statements) })
 	if err != nil {
 		return shadow.Rejected(fmt.Errorf("building index %q: %w", name, err))
 	}
 	return nil
 }
 
-func execBuild(ctx context.Context, tx pgx.Tx, statements []shadow.Statement) error {
+func (m *Migration) execBuild(ctx context.Context, tx pgx.Tx, statements []shadow.Statement) error {
+	confined := m.run.plan.Confined()
 	for _, statement := range statements {
-		if err := pg.ExecAs(ctx, tx, statement.Role, statement.Settings, statement.SQL); err != nil {
+		if err := confined.ExecAs(ctx, tx, statement.Role, statement.Settings, statement.SQL); err != nil {
 			return err
 		}
 	}
@@ -175,15 +176,14 @@ func execBuild(ctx context.Context, tx pgx.Tx, statements []shadow.Statement) er
 // finishShadow sets the marks on the indexes, gathers statistics and sets the
 // visibility map, so that the new table does not start slow.
 func (m *Migration) finishShadow(ctx context.Context) (err error) {
+	if err := m.runBuild(ctx, "marks", m.run.plan.Marks); err != nil {
+		return err
+	}
 	conn, err := m.asOwner(ctx, "analyze")
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
-	err = pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error { return execAll(ctx, tx, m.run.plan.Marks) })
-	if err != nil {
-		return err
-	}
 	if _, err := conn.Exec(ctx, "VACUUM (ANALYZE) "+m.run.names.Shadow()); err != nil {
 		return shadow.Rejected(fmt.Errorf("vacuuming and analyzing the shadow: %w", err))
 	}

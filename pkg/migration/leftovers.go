@@ -39,7 +39,7 @@ const artifactsSQL = `SELECT pg_catalog.substring(name, '^pgshadow_([a-z0-9]{10}
 	SELECT 'schema' AS kind, nspname::text AS name FROM pg_catalog.pg_namespace
 	UNION ALL SELECT 'publication', pubname::text FROM pg_catalog.pg_publication
 	UNION ALL SELECT 'replication slot', slot_name::text FROM pg_catalog.pg_replication_slots WHERE database = pg_catalog.current_database()) AS all_names
-	WHERE name ~ '^pgshadow_[a-z0-9]{10}(_retired)?$' ORDER BY 1, 2`
+	WHERE name ~ '^pgshadow_[a-z0-9]{10}(_retired|_code|_source)?$' ORDER BY 1, 2`
 
 // Cleanup lists what runs have left in the database, and removes what belongs
 // to no live run and is no retired table of a change that is done. With dryRun
@@ -212,11 +212,11 @@ func (m *Migration) removeLeftover(ctx context.Context, leftover Leftover, detai
 	case leftover.State == retired:
 		return tidied(m.dropRetired(ctx, names))
 	case done:
-		return tidied(errors.Join(m.dropReplication(ctx, names), m.dropSchema(ctx, names.ShadowSchema(), "RESTRICT")))
+		return tidied(errors.Join(m.dropReplication(ctx, names), m.dropConfinement(ctx, names), m.dropSchema(ctx, names.ShadowSchema(), "RESTRICT")))
 	default:
 		// No record says what this is: a schema that holds a table may hold the
 		// only copy of what was the original, and stays.
-		if err := errors.Join(m.dropReplication(ctx, names), m.dropSchema(ctx, names.RetiredSchema(), "RESTRICT")); err != nil {
+		if err := errors.Join(m.dropReplication(ctx, names), m.dropConfinement(ctx, names), m.dropSchema(ctx, names.RetiredSchema(), "RESTRICT")); err != nil {
 			return err
 		}
 		return m.dropSchema(ctx, names.ShadowSchema(), "CASCADE")

@@ -107,7 +107,7 @@ func (m *Migration) open(ctx context.Context) (*live, error) {
 	l := &live{Set: replay.NewSet(m.config.Copy.DirtyMemory)}
 	l.chunks.Store(copier.NewChunks(done))
 
-	conn, err := m.asOwner(ctx, "replay")
+	conn, err := m.worker(ctx, "replay")
 	if err != nil {
 		return nil, err
 	}
@@ -150,13 +150,22 @@ var byKey = map[string]string{
 	"enable_seqscan": "off", "enable_hashjoin": "off", "enable_mergejoin": "off",
 }
 
-// asOwner opens a session that runs as the table's owner, with the plan's
-// search_path (INV-6). Its commits need not be durable at once: a checkpoint
-// makes them so before the slot is told (INV-4).
+// worker opens a session that copies, replays, compares or builds. What may run
+// the owner's code goes through the plan's Confined (INV-6). Its commits need not
+// be durable at once: a checkpoint makes them so before the slot is told (INV-4).
+func (m *Migration) worker(ctx context.Context, purpose string) (*pgx.Conn, error) {
+	return m.session(ctx, purpose, map[string]string{"synchronous_commit": "off"})
+}
+
+// asOwner opens a worker that runs as the table's owner. It is for VACUUM, which
+// no function can run: the server itself confines the owner's code in it (INV-6).
 func (m *Migration) asOwner(ctx context.Context, purpose string) (*pgx.Conn, error) {
-	conn, err := m.session(ctx, purpose, map[string]string{"synchronous_commit": "off"})
+	conn, err := m.worker(ctx, purpose)
 	if err != nil {
 		return nil, err
+	}
+	if _, err := conn.Exec(ctx, "SET search_path = "+m.run.plan.SearchPath); err != nil {
+		return nil, errors.Join(fmt.Errorf("pinning search_path: %w", err), pg.Close(ctx, conn))
 	}
 	if _, err := conn.Exec(ctx, "SET ROLE "+pg.Ident(m.run.plan.Owner)); err != nil {
 		return nil, errors.Join(fmt.Errorf("taking the role of owner %s: %w", m.run.plan.Owner, err), pg.Close(ctx, conn))
@@ -164,22 +173,14 @@ func (m *Migration) asOwner(ctx context.Context, purpose string) (*pgx.Conn, err
 	return conn, nil
 }
 
-// asLogin opens the cutover's session, in the login role. It keeps the plans of
-// its queries, so that none is planned under the lock.
-func (m *Migration) asLogin(ctx context.Context, purpose string) (*pgx.Conn, error) {
-	return m.session(ctx, purpose, map[string]string{"plan_cache_mode": "force_generic_plan"})
+// durable opens the cutover's session.
+func (m *Migration) durable(ctx context.Context, purpose string) (*pgx.Conn, error) {
+	return m.session(ctx, purpose, nil)
 }
 
-// session opens a session in the login role with the plan's search_path.
+// session opens a session in the login role.
 func (m *Migration) session(ctx context.Context, purpose string, settings map[string]string) (*pgx.Conn, error) {
-	conn, err := m.db.With(byKey).With(settings).Connect(ctx, m.run.names.RunID+" "+purpose)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := conn.Exec(ctx, "SET search_path = "+m.run.plan.SearchPath); err != nil {
-		return nil, errors.Join(fmt.Errorf("pinning search_path: %w", err), pg.Close(ctx, conn))
-	}
-	return conn, nil
+	return m.db.With(byKey).With(settings).Connect(ctx, m.run.names.RunID+" "+purpose)
 }
 
 // checkpoints makes what has been replayed durable, and then tells the slot

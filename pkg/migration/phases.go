@@ -33,7 +33,7 @@ func (m *Migration) copy(ctx context.Context, l *live) error {
 			OnChunk: func(chunk keyset.Range, rows int64, took time.Duration) {
 				m.config.Observer.Observe(ChunkCopied{Chunk: chunk.String(), Rows: rows, Duration: took})
 			}}
-		c := copier.New(config, m.run.plan, m.asOwner, m.run.store, m.throttle, l.chunks.Load())
+		c := copier.New(config, m.run.plan, m.worker, m.run.store, m.throttle, l.chunks.Load())
 		return c.Run(groupCtx)
 	})
 	group.Go(func() error {
@@ -74,7 +74,7 @@ func (m *Migration) verify(ctx context.Context, l *live) error {
 
 func (m *Migration) compare(ctx context.Context, l *live, mode verify.Mode) (verify.Report, error) {
 	tuned := &tuning{m}
-	v := verify.New(verify.Config{Mode: mode, Workers: tuned.Workers()}, m.run.plan, m.asOwner, copier.NewCutter(m.run.plan, tuned.ChunkTime), l, m.throttle)
+	v := verify.New(verify.Config{Mode: mode, Workers: tuned.Workers()}, m.run.plan, m.worker, copier.NewCutter(m.run.plan, tuned.ChunkTime), l, m.throttle)
 	m.progress.verifying(v)
 	report, err := v.Run(ctx)
 	return report, shadow.Rejected(err)
@@ -95,7 +95,7 @@ func (m *Migration) cutOver(ctx context.Context, l *live) error {
 		tuned := m.current().Cutover
 		return cutover.Config{LockTimeout: tuned.LockTimeout, MaxHold: tuned.MaxLockHold, Attempts: tuned.Attempts}
 	}
-	c := cutover.New(config, cutover.Swap{Plan: m.run.plan, ShadowOID: oid, Horizon: horizon}, m.asLogin, l, l, l, guard, func(event cutover.Event) {
+	c := cutover.New(config, cutover.Swap{Plan: m.run.plan, ShadowOID: oid, Horizon: horizon}, m.durable, l, l, l, guard, func(event cutover.Event) {
 		if event.Reason != "" {
 			m.config.Observer.Observe(AttemptFailed(event))
 		}

@@ -291,7 +291,7 @@ func (m *Migration) refusals(ctx context.Context, measured error) error {
 			}
 			all = append(all, refusal)
 		}
-		all = append(append(all, identityRefusals(table)...), rowSecurityRefusals(table)...)
+		all = append(all, identityRefusals(table)...)
 		attached, err := schema.LoadObstacles(ctx, m.control, table.OID)
 		if err != nil {
 			return err

@@ -77,14 +77,8 @@ func (m *Migration) record(ctx context.Context, tx pgx.Tx, names shadow.Names) e
 // build creates the shadow complete, runs the user's ALTERs on it, and takes off
 // again what is to be built after the copy.
 func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*shadow.Plan, error) {
-	if err := execAll(ctx, tx, shadow.Create(m.target.table, names)); err != nil {
-		return nil, err
-	}
-	created, err := m.loadShadow(ctx, tx, names)
-	if err != nil {
-		return nil, err
-	}
-	if err := execAll(ctx, tx, shadow.Grants(m.target.table, created, names)); err != nil {
+	confined := names.Confined(m.target.table.Owner, "")
+	if err := m.create(ctx, tx, names, confined); err != nil {
 		return nil, err
 	}
 	attached, err := m.alterAll(ctx, tx, names)
@@ -95,7 +89,7 @@ func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*
 	if err != nil {
 		return nil, err
 	}
-	inputs := shadow.Inputs{Names: names, Change: m.target.change, Original: m.target.table, Shadow: changed, SearchPath: m.sessionPath(), Attached: attached}
+	inputs := shadow.Inputs{Names: names, Change: m.target.change, Original: m.target.table, Shadow: changed, SearchPath: m.sessionPath(), Attached: attached, Forced: m.forced()}
 	if m.target.server.Rights.OwnerCreateOnSchema {
 		inputs.SwapRole = m.target.table.Owner
 	}
@@ -109,7 +103,26 @@ func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*
 	if err := m.refuseUnchecked(ctx, tx, changed); err != nil {
 		return nil, err
 	}
-	return plan, execAll(ctx, tx, slices.Concat(plan.Strip, shadow.Seal(m.target.table, names)))
+	if err := execAll(ctx, tx, confined, slices.Concat(plan.Strip, shadow.Seal(m.target.table, names))); err != nil {
+		return nil, err
+	}
+	return plan, confined.Leave(ctx, tx)
+}
+
+// create makes the shadow as the original is, and first what confines the code
+// that this could run already.
+func (m *Migration) create(ctx context.Context, tx pgx.Tx, names shadow.Names, confined pg.Confined) error {
+	if err := m.confine(ctx, tx, names); err != nil {
+		return err
+	}
+	if err := execAll(ctx, tx, confined, shadow.Create(m.target.table, names)); err != nil {
+		return err
+	}
+	created, err := m.loadShadow(ctx, tx, names)
+	if err != nil {
+		return err
+	}
+	return execAll(ctx, tx, confined, shadow.Grants(m.target.table, created, names))
 }
 
 // sessionPath is the search_path of every session that evaluates the user's
@@ -129,7 +142,11 @@ func (m *Migration) sessionPath() string {
 	return path + "pg_temp"
 }
 
+// loadShadow reads the facts of the shadow as the owner's statements have left it.
 func (m *Migration) loadShadow(ctx context.Context, tx pgx.Tx, names shadow.Names) (*schema.Table, error) {
+	if err := names.Confined(m.target.table.Owner, m.sessionPath()).Leave(ctx, tx); err != nil {
+		return nil, err
+	}
 	oid, err := schema.Resolve(ctx, tx, names.ShadowSchema(), names.Table)
 	if err != nil {
 		return nil, fmt.Errorf("finding the shadow table: %w", err)
@@ -137,9 +154,9 @@ func (m *Migration) loadShadow(ctx context.Context, tx pgx.Tx, names shadow.Name
 	return schema.Load(ctx, tx, oid)
 }
 
-func execAll(ctx context.Context, tx pgx.Tx, statements []shadow.Statement) error {
+func execAll(ctx context.Context, tx pgx.Tx, confined pg.Confined, statements []shadow.Statement) error {
 	for _, statement := range statements {
-		if err := pg.ExecAs(ctx, tx, statement.Role, statement.Settings, statement.SQL); err != nil {
+		if err := confined.ExecAs(ctx, tx, statement.Role, statement.Settings, statement.SQL); err != nil {
 			return fmt.Errorf("building the shadow, %s (%s): %w", statement.Why, statement.SQL, err)
 		}
 	}
@@ -147,32 +164,35 @@ func execAll(ctx context.Context, tx pgx.Tx, statements []shadow.Statement) erro
 }
 
 // alter runs one of the user's ALTERs on the shadow, as the owner, under the
-// login role's search_path. The extended protocol takes one statement only.
+// login role's search_path.
 func (m *Migration) alter(ctx context.Context, tx pgx.Tx, names shadow.Names, text string) error {
-	before := "SET LOCAL ROLE " + pg.Ident(m.target.table.Owner) + "; SET LOCAL search_path = " + m.sessionPath()
-	if _, err := tx.Exec(ctx, before); err != nil {
-		return fmt.Errorf("taking the owner's role: %w", err)
-	}
 	head := "ALTER TABLE " + names.Shadow() + " "
-	if err := pg.ExecOne(ctx, tx.Conn(), head+text); pg.Is(err, pg.InsufficientRights) {
+	err := pg.ParseOne(ctx, tx.Conn(), head+text)
+	if err == nil {
+		_, err = names.Confined(m.target.table.Owner, m.sessionPath()).Exec(ctx, tx, head+text)
+	}
+	switch {
+	case err == nil:
+		return nil
+	case pg.Is(err, pg.InsufficientRights):
 		return fmt.Errorf("PostgreSQL refuses %q: %w", text, err)
-	} else if err != nil {
-		return refuseAlter(err, text, len([]rune(head)))
+	default:
+		return refuseAlter(err, text, head)
 	}
-	if _, err := tx.Exec(ctx, "SET LOCAL ROLE NONE; SET LOCAL search_path = ''"); err != nil {
-		return fmt.Errorf("leaving the owner's role: %w", err)
-	}
-	return nil
 }
 
 // refuseAlter turns the server's refusal of an ALTER on the empty shadow into
 // one with the position in the user's own text.
-func refuseAlter(err error, text string, offset int) error {
+func refuseAlter(err error, text, head string) error {
 	pgErr := pg.Server(err)
 	if pgErr == nil {
 		return fmt.Errorf("altering the shadow: %w", err)
 	}
-	if position := int(pgErr.Position) - offset; position > 0 {
+	position := pgErr.Position
+	if pgErr.InternalQuery == head+text { // it ran within a function
+		position = pgErr.InternalPosition
+	}
+	if position := int(position) - len([]rune(head)); position > 0 {
 		return &shadow.SyntaxError{Message: pgErr.Message, Text: text, Position: position}
 	}
 	remedy := pgErr.Hint

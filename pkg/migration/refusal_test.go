@@ -117,20 +117,25 @@ func TestNewerServerIsNoted(t *testing.T) {
 // TestRefusedAlter has the position in the user's own text, past the shadow's name.
 func TestRefusedAlter(t *testing.T) {
 	const text = "ALTER COLUMN näme TYPE int"
-	head := len([]rune(`ALTER TABLE "pgshadow_x"."tä" `))
+	const table = `ALTER TABLE "pgshadow_x"."tä" `
+	head := len([]rune(table))
 	var syntax *shadow.SyntaxError
-	if err := refuseAlter(&pgconn.PgError{Code: "42703", Message: "no column", Position: int32(head + 14)}, text, head); !errors.As(err, &syntax) || syntax.Position != 14 || syntax.Text != text {
+	if err := refuseAlter(&pgconn.PgError{Code: "42703", Message: "no column", Position: int32(head + 14)}, text, table); !errors.As(err, &syntax) || syntax.Position != 14 || syntax.Text != text {
 		t.Errorf("with a position: %v", err)
 	}
+	within := &pgconn.PgError{Code: "42703", Message: "no column", InternalPosition: int32(head + 14), InternalQuery: table + text}
+	if err := refuseAlter(within, text, table); !errors.As(err, &syntax) || syntax.Position != 14 {
+		t.Errorf("with a position within a function: %v", err)
+	}
 	var refusal *shadow.Refusal
-	if err := refuseAlter(&pgconn.PgError{Code: "42804", Message: "cannot cast", Detail: "the detail", Hint: "say USING"}, text, head); !errors.As(err, &refusal) ||
+	if err := refuseAlter(&pgconn.PgError{Code: "42804", Message: "cannot cast", Detail: "the detail", Hint: "say USING"}, text, table); !errors.As(err, &refusal) ||
 		refusal.Remedy != "say USING" || !strings.Contains(refusal.Reason, "cannot cast the detail") {
 		t.Errorf("without a position: %v", err)
 	}
-	if err := refuseAlter(&pgconn.PgError{Code: "42P01", Message: "no table", Position: 3}, text, head); !errors.As(err, &refusal) || refusal.Remedy == "" {
+	if err := refuseAlter(&pgconn.PgError{Code: "42P01", Message: "no table", Position: 3}, text, table); !errors.As(err, &refusal) || refusal.Remedy == "" {
 		t.Errorf("with a position in the shadow's name: %v", err)
 	}
-	if err := refuseAlter(errors.New("lost"), text, head); errors.As(err, &refusal) || errors.As(err, &syntax) {
+	if err := refuseAlter(errors.New("lost"), text, table); errors.As(err, &refusal) || errors.As(err, &syntax) {
 		t.Errorf("an error of the network is the user's: %v", err)
 	}
 }

@@ -45,17 +45,7 @@ func serverRefusals(server *schema.Server, table *schema.Table) []*shadow.Refusa
 		"ALTER SYSTEM SET wal_level = 'logical' and restart the server (on managed servers: rds.logical_replication, cloudsql.logical_decoding)")
 	refuse(server.FreeSlots < 1, "max_replication_slots", "no replication slot is free", "drop an unused slot, or raise max_replication_slots and restart the server")
 	refuse(server.FreeSenders < 1, "max_wal_senders", "no WAL sender is free", "raise max_wal_senders and restart the server")
-	return append(all, rightsRefusals(server, table)...)
-}
-
-// rowSecurityRefusals: under forced row security the owner, as whom rows are
-// copied, sees a part of them.
-func rowSecurityRefusals(table *schema.Table) []*shadow.Refusal {
-	if !table.Attached.RowSecurity || !table.Attached.Forced {
-		return nil
-	}
-	return []*shadow.Refusal{{Check: "row security", Reason: fmt.Sprintf("%s has FORCE ROW LEVEL SECURITY, which hides rows from its owner, as whom rows are copied", table),
-		Remedy: "ALTER TABLE ... NO FORCE ROW LEVEL SECURITY, at least for the change"}}
+	return append(append(all, rightsRefusals(server, table)...), rowSecurityRefusals(server, table)...)
 }
 
 // obstacleRemedies say what to do about each kind of object that the shadow

@@ -42,6 +42,9 @@ func Open(dsn string) (*Database, error) {
 		config.ConnectTimeout = 15 * time.Second
 	}
 	dialSoon(config)
+	// No statement is prepared under a name: code of a table's owner could PREPARE
+	// another one in its place, for the session to run with its own rights (INV-6).
+	config.DefaultQueryExecMode = pgx.QueryExecModeCacheDescribe
 	// A context that ends cancels the query on the server and keeps the session,
 	// so that a long statement does not run on after its client has gone.
 	config.BuildContextWatcherHandler = func(conn *pgconn.PgConn) ctxwatch.Handler {
@@ -291,9 +294,9 @@ func DropAsOwner(ctx context.Context, conn *pgx.Conn, ownerSQL, name, sql string
 	})
 }
 
-// ExecOne sends sql by the extended protocol, in which the server itself refuses
-// more than one statement. It serves text that a user wrote.
-func ExecOne(ctx context.Context, conn *pgx.Conn, sql string) error {
-	_, err := conn.PgConn().ExecParams(ctx, sql, nil, nil, nil, nil).Close()
+// ParseOne has the server parse sql and not run it. It serves text that a user
+// wrote: the server itself refuses more than one statement here.
+func ParseOne(ctx context.Context, conn *pgx.Conn, sql string) error {
+	_, err := conn.PgConn().Prepare(ctx, "", sql, nil)
 	return err
 }

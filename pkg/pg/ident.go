@@ -35,6 +35,12 @@ func Readable(parts ...string) string {
 }
 
 // Literal quotes a string constant for the few utility statements that take no
-// parameters (COMMENT ON, SET). It is right under standard_conforming_strings=on,
-// which every session of this package pins.
-func Literal(s string) string { return "'" + strings.ReplaceAll(s, "'", "''") + "'" }
+// parameters (COMMENT ON, SET). It reads the same whatever standard_conforming_strings
+// is: the owner's code may have set it.
+func Literal(s string) string {
+	quoted := "'" + strings.ReplaceAll(s, "'", "''") + "'"
+	if strings.Contains(s, `\`) {
+		return "E" + strings.ReplaceAll(quoted, `\`, `\\`)
+	}
+	return quoted
+}

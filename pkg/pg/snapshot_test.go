@@ -79,7 +79,7 @@ func TestReadableAndIdent(t *testing.T) {
 			t.Errorf("%q: %s and %s", c.parts, Ident(c.parts), Readable(c.parts))
 		}
 	}
-	if got := Literal("it's '' \\"); got != `'it''s '''' \'` {
+	if got := Literal("it's '' \\"); got != `E'it''s '''' \\'` {
 		t.Errorf("literal %s", got)
 	}
 }

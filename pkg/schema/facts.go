@@ -165,6 +165,16 @@ type Server struct {
 	FreeSenders int      `json:"free_senders"`
 	Rights      Rights   `json:"rights"`
 	TypeSchemas []string `json:"search_path"` // schemas of the columns' types
+
+	RowSecurity RowSecurity `json:"row_security"`
+}
+
+// RowSecurity is who may read every row of a table.
+type RowSecurity struct {
+	Forced        bool `json:"forced"`         // on, and for the owner too
+	OwnerBypasses bool `json:"owner_bypasses"` // superuser or BYPASSRLS
+	RoleBypasses  bool `json:"role_bypasses"`
+	RoleReads     bool `json:"role_reads"` // SELECT on the table, by its own or inherited rights
 }
 
 // Rights are what the session's role may do.

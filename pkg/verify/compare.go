@@ -19,7 +19,7 @@ var oneSnapshot = pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.Re
 func (v *Verifier) chunk(ctx context.Context, conn *pgx.Conn, within keyset.Range) error {
 	began := time.Now()
 	var result comparison
-	err := pg.InTx(ctx, conn, oneSnapshot, func(tx pgx.Tx) error {
+	err := v.confined.InTx(ctx, conn, oneSnapshot, func(tx pgx.Tx) error {
 		var err error
 		result, err = v.compareRange(ctx, tx, within)
 		return err
@@ -82,7 +82,8 @@ func (v *Verifier) compareRange(ctx context.Context, tx pgx.Tx, within keyset.Ra
 		sum *sum
 	}{{v.original, &c.original}, {v.shadow, &c.shadow}} {
 		sql, args := side.totals(within)
-		if err := tx.QueryRow(ctx, sql, args...).Scan(&side.sum.rows, &side.sum.hash); err != nil {
+		err := reader{tx, v.confined}.each(ctx, []string{"int8", "int8"}, query{sql, args}, []any{&side.sum.rows, &side.sum.hash}, func() {})
+		if err != nil {
 			return c, err
 		}
 	}
@@ -91,7 +92,7 @@ func (v *Verifier) compareRange(ctx context.Context, tx pgx.Tx, within keyset.Ra
 	}
 	originalSQL, originalArgs := v.original.rows(within)
 	shadowSQL, shadowArgs := v.shadow.rows(within)
-	return compareRows(ctx, tx, len(v.original.key), query{originalSQL, originalArgs}, query{shadowSQL, shadowArgs})
+	return compareRows(ctx, reader{tx, v.confined}, len(v.original.key), query{originalSQL, originalArgs}, query{shadowSQL, shadowArgs})
 }
 
 type query struct {
@@ -107,14 +108,14 @@ type seen struct {
 
 // compareRows compares row by row. Both queries give digest, the key in the
 // shadow's form, by which rows are matched, and the key in the original's.
-func compareRows(ctx context.Context, tx pgx.Tx, width int, original, shadowQuery query) (comparison, error) {
+func compareRows(ctx context.Context, r reader, width int, original, shadowQuery query) (comparison, error) {
 	rows := map[keyset.Key]seen{}
-	err := eachRow(ctx, tx, width, original, func(match, key keyset.Key, hash int64) { rows[match] = seen{hash, key} })
+	err := eachRow(ctx, r, width, original, func(match, key keyset.Key, hash int64) { rows[match] = seen{hash, key} })
 	if err != nil {
 		return comparison{}, err
 	}
 	var c comparison
-	err = eachRow(ctx, tx, width, shadowQuery, func(match, key keyset.Key, hash int64) {
+	err = eachRow(ctx, r, width, shadowQuery, func(match, key keyset.Key, hash int64) {
 		expected, there := rows[match]
 		switch {
 		case !there:
@@ -136,25 +137,36 @@ func compareRows(ctx context.Context, tx pgx.Tx, width int, original, shadowQuer
 	return c, nil
 }
 
-func eachRow(ctx context.Context, tx pgx.Tx, width int, q query, visit func(match, key keyset.Key, hash int64)) error {
-	rows, err := tx.Query(ctx, q.sql, q.args...)
-	if err != nil {
-		return err
-	}
-	defer rows.Close()
+func eachRow(ctx context.Context, r reader, width int, q query, visit func(match, key keyset.Key, hash int64)) error {
 	var hash int64
+	types := []string{"int8"}
 	values := make([]string, 2*width)
 	targets := []any{&hash}
 	for i := range values {
-		targets = append(targets, &values[i])
+		targets, types = append(targets, &values[i]), append(types, "text")
 	}
-	for rows.Next() {
-		if err := rows.Scan(targets...); err != nil {
-			return err
-		}
+	return r.each(ctx, types, q, targets, func() {
 		visit(keyset.NewKey(values[:width]...), keyset.NewKey(values[width:]...), hash)
+	})
+}
+
+// reader is a transaction whose queries run as the owner (INV-6).
+type reader struct {
+	tx       pgx.Tx
+	confined pg.Confined
+}
+
+// each scans the rows of a query into targets, one after the other.
+func (r reader) each(ctx context.Context, types []string, q query, targets []any, visit func()) error {
+	rows, err := r.confined.Query(ctx, r.tx, types, q.sql, q.args...) //nolint:rowserrcheck // ForEachRow does
+	if err != nil {
+		return err
 	}
-	return rows.Err()
+	_, err = pgx.ForEachRow(rows, targets, func() error {
+		visit()
+		return nil
+	})
+	return err
 }
 
 // recheck settles the suspects: read again and compared again, in rounds. A key
@@ -208,9 +220,9 @@ func (v *Verifier) judge(differing []keyset.Key) (touched []keyset.Key) {
 
 func (v *Verifier) again(ctx context.Context, conn *pgx.Conn, keys []keyset.Key) ([]keyset.Key, error) {
 	var result comparison
-	err := pg.InTx(ctx, conn, oneSnapshot, func(tx pgx.Tx) error {
+	err := v.confined.InTx(ctx, conn, oneSnapshot, func(tx pgx.Tx) error {
 		var err error
-		result, err = compareKeys(ctx, tx, v.original, v.shadow, keys)
+		result, err = compareKeys(ctx, reader{tx, v.confined}, v.original, v.shadow, keys)
 		return err
 	})
 	if err != nil {
@@ -222,9 +234,9 @@ func (v *Verifier) again(ctx context.Context, conn *pgx.Conn, keys []keyset.Key)
 	return result.differing, nil
 }
 
-func compareKeys(ctx context.Context, tx pgx.Tx, original, shadowSide side, keys []keyset.Key) (comparison, error) {
+func compareKeys(ctx context.Context, r reader, original, shadowSide side, keys []keyset.Key) (comparison, error) {
 	args := original.key.Arrays(keys)
-	return compareRows(ctx, tx, len(original.key), query{original.some(), args}, query{shadowSide.some(), args})
+	return compareRows(ctx, r, len(original.key), query{original.some(), args}, query{shadowSide.some(), args})
 }
 
 // UnderLock compares rows in the transaction that holds the lock on both tables.
@@ -233,7 +245,7 @@ func UnderLock(ctx context.Context, tx pgx.Tx, plan *shadow.Plan, keys []keyset.
 	if len(keys) == 0 {
 		return nil
 	}
-	result, err := compareKeys(ctx, tx, originalSide(plan), shadowSide(plan), keys)
+	result, err := compareKeys(ctx, reader{tx, plan.Confined()}, originalSide(plan), shadowSide(plan), keys)
 	if err != nil {
 		return fmt.Errorf("comparing %d rows under the lock: %w", len(keys), err)
 	}

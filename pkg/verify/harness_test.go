@@ -30,7 +30,7 @@ func (h *hundreds) Cut(ctx context.Context, conn *pgx.Conn, within keyset.Range)
 		next = lo + 100
 	}
 	var last int
-	if err := conn.QueryRow(ctx, "SELECT coalesce(max(id), 0)::int FROM t").Scan(&last); err != nil || next >= last {
+	if err := conn.QueryRow(ctx, "SELECT coalesce(max(id), 0)::int FROM public.t").Scan(&last); err != nil || next >= last {
 		return nil, err
 	}
 	key := keyset.NewKey(strconv.Itoa(next))
@@ -71,7 +71,7 @@ func newRig(t *testing.T, script string, change shadow.Change) *rig {
 
 func (r *rig) run(t *testing.T) (Report, error) {
 	t.Helper()
-	return New(Config{Mode: r.mode, Workers: 2}, r.Plan, r.AsOwner, r.cutter, r.replay, free{}).Run(t.Context())
+	return New(Config{Mode: r.mode, Workers: 2}, r.Plan, r.AsLogin, r.cutter, r.replay, free{}).Run(t.Context())
 }
 
 // spoil changes the shadow behind everybody's back.

@@ -30,7 +30,7 @@ func originalSide(plan *shadow.Plan) side {
 		mapped[i] = keyset.Text(column.Value)
 	}
 	return side{
-		from: fmt.Sprintf("ONLY %s AS o", plan.Original.Quoted()), alias: shadow.RowAlias,
+		from: plan.Source() + " AS o", alias: shadow.RowAlias,
 		row: digest(values), keys: strings.Join(mapped, ", ") + ", " + plan.Key.List(shadow.RowAlias), key: plan.Key,
 		in: fmt.Sprintf("%s IN (SELECT %s FROM %s AS k)", plan.Key.Tuple(shadow.RowAlias), plan.Key.Order("k"), plan.Key.Rows(1)),
 	}

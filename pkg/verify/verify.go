@@ -88,6 +88,7 @@ func (e *MismatchError) Error() string {
 type Verifier struct {
 	mode     Mode
 	workers  int
+	confined pg.Confined
 	connect  func(ctx context.Context, purpose string) (*pgx.Conn, error)
 	cutter   Cutter
 	replay   Replay
@@ -125,11 +126,10 @@ type Config struct {
 	Workers int // sessions that compare side by side
 }
 
-// New makes a Verifier for one pass. connect opens sessions that run as the
-// owner with the plan's search path.
+// New makes a Verifier for one pass. connect opens sessions of the login role.
 func New(config Config, plan *shadow.Plan, connect func(ctx context.Context, purpose string) (*pgx.Conn, error),
 	cutter Cutter, replay Replay, throttle Throttle) *Verifier {
-	return &Verifier{mode: config.Mode, workers: config.Workers, connect: connect, cutter: cutter, replay: replay, throttle: throttle,
+	return &Verifier{mode: config.Mode, workers: config.Workers, confined: plan.Confined(), connect: connect, cutter: cutter, replay: replay, throttle: throttle,
 		original: originalSide(plan), shadow: shadowSide(plan)}
 }
 

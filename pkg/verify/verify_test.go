@@ -155,7 +155,7 @@ func TestProgressWhileReplayWaits(t *testing.T) {
 	r := newRig(t, thousand, toBigint)
 	r.spoil(t, "UPDATE %[1]s SET v = 'stale' WHERE id = 3")
 	waiting := &stuck{rig: r, draining: make(chan struct{}), release: make(chan struct{})}
-	v := New(Config{Mode: Full, Workers: 2}, r.Plan, r.AsOwner, r.cutter, waiting, free{})
+	v := New(Config{Mode: Full, Workers: 2}, r.Plan, r.AsLogin, r.cutter, waiting, free{})
 	ended := make(chan error, 1)
 	go func() {
 		_, err := v.Run(t.Context())

@@ -35,7 +35,7 @@ func (r *Replayer) Exact(ctx context.Context, work func(tx pgx.Tx) error) error 
 func (r *Replayer) exact(ctx context.Context, work func(tx pgx.Tx) error) error {
 	var all []taken
 	options := pgx.TxOptions{IsoLevel: pgx.RepeatableRead}
-	err := pg.InTx(ctx, r.conn, options, func(tx pgx.Tx) error {
+	err := r.confined.InTx(ctx, r.conn, options, func(tx pgx.Tx) error {
 		snapshot, err := snapshotOf(ctx, tx)
 		if err != nil {
 			return err
@@ -88,7 +88,7 @@ func (r *Replayer) rewrite(ctx context.Context, tx pgx.Tx, keys []keyset.Key) er
 	for _, sql := range []string{r.sql.deleteAll, r.sql.insert} {
 		for start := 0; start < len(keys); start += batchKeys {
 			part := keys[start:min(start+batchKeys, len(keys))]
-			if _, err := tx.Exec(ctx, sql, r.plan.Key.Arrays(part)...); err != nil {
+			if _, err := r.confined.Exec(ctx, tx, sql, r.plan.Key.Arrays(part)...); err != nil {
 				return fmt.Errorf("replaying %d keys in one transaction: %w", len(keys), err)
 			}
 		}

@@ -49,6 +49,7 @@ func (e *ConflictError) Unwrap() error { return e.Cause }
 // Replayer replays the dirty set on a session of its own.
 type Replayer struct {
 	plan       *shadow.Plan
+	confined   pg.Confined
 	set        *Set
 	conn       *pgx.Conn
 	watermarks Watermarks
@@ -64,10 +65,10 @@ type Replayer struct {
 	meter      meter
 }
 
-// New makes a Replayer. conn runs as the owner with the plan's search path, and
-// is the Replayer's from here on.
+// New makes a Replayer. conn is a session of the login role, and is the
+// Replayer's from here on.
 func New(plan *shadow.Plan, set *Set, conn *pgx.Conn, watermarks Watermarks, fencer Fencer) *Replayer {
-	r := &Replayer{plan: plan, set: set, conn: conn, watermarks: watermarks, fencer: fencer,
+	r := &Replayer{plan: plan, confined: plan.Confined(), set: set, conn: conn, watermarks: watermarks, fencer: fencer,
 		sql: newStatements(plan), gate: make(chan struct{}, 1), progress: make(chan struct{}, 1)}
 	r.gate <- struct{}{}
 	return r
@@ -224,7 +225,7 @@ func (r *Replayer) batch(ctx context.Context, batch []taken) (finished []taken, 
 func (r *Replayer) tryBatch(ctx context.Context, began time.Time, batch []taken, write func(context.Context, pgx.Tx, []keyset.Key) error) (finished []taken, err error) {
 	var written int
 	var roundTrip time.Duration
-	err = pg.InTx(ctx, r.conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
+	err = r.confined.InTx(ctx, r.conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		// INV-1: this snapshot decides what is visible, the rows are read in later ones.
 		asked := time.Now()
 		snapshot, err := snapshotOf(ctx, tx)
@@ -278,7 +279,7 @@ func (r *Replayer) sort(ctx context.Context, tx pgx.Tx, batch []taken) (below, a
 		return batch, nil, nil
 	}
 	sql, args := classify(r.plan, low, high)
-	rows, err := tx.Query(ctx, sql, append(r.plan.Key.Arrays(keysOf(batch)), args...)...)
+	rows, err := r.confined.Query(ctx, tx, []string{"bool", "bool"}, sql, append(r.plan.Key.Arrays(keysOf(batch)), args...)...)
 	if err != nil {
 		return nil, nil, fmt.Errorf("comparing dirty keys with the watermarks: %w", err)
 	}
@@ -320,7 +321,7 @@ func (r *Replayer) writeAnew(ctx context.Context, tx pgx.Tx, keys []keyset.Key) 
 func (r *Replayer) exec(ctx context.Context, tx pgx.Tx, keys []keyset.Key, statements ...string) error {
 	args := r.plan.Key.Arrays(keys)
 	for _, sql := range statements {
-		if _, err := tx.Exec(ctx, sql, args...); err != nil {
+		if _, err := r.confined.Exec(ctx, tx, sql, args...); err != nil {
 			return fmt.Errorf("replaying %d keys: %w", len(keys), err)
 		}
 	}

@@ -26,8 +26,8 @@ type statements struct {
 func newStatements(plan *shadow.Plan) statements {
 	keys := plan.Key.Rows(1)
 	table := plan.Names.Shadow()
-	source := fmt.Sprintf("SELECT %s FROM ONLY %s AS o WHERE %s IN (SELECT %s FROM %s AS k)",
-		values(plan), plan.Original.Quoted(), plan.Key.Tuple(shadow.RowAlias), plan.Key.Order("k"), keys)
+	source := fmt.Sprintf("SELECT %s FROM %s AS o WHERE %s IN (SELECT %s FROM %s AS k)",
+		values(plan), plan.Source(), plan.Key.Tuple(shadow.RowAlias), plan.Key.Order("k"), keys)
 	insert := fmt.Sprintf("INSERT INTO %s (%s) %s", table, columns(plan), source)
 
 	mapped := make([]string, 0, 2*len(plan.Key))
@@ -46,8 +46,8 @@ func newStatements(plan *shadow.Plan) statements {
 		table, strings.Join(mapped, ", "), keys, strings.Join(onShadow, " AND "))
 
 	return statements{
-		deleteGone: fmt.Sprintf("%s AND NOT EXISTS (SELECT FROM ONLY %s AS o WHERE %s)",
-			remove, plan.Original.Quoted(), strings.Join(sameOriginal, " AND ")),
+		deleteGone: fmt.Sprintf("%s AND NOT EXISTS (SELECT FROM %s AS o WHERE %s)",
+			remove, plan.Source(), strings.Join(sameOriginal, " AND ")),
 		deleteAll: remove,
 		upsert:    fmt.Sprintf("%s ON CONFLICT (%s) DO UPDATE SET %s", insert, pg.Idents(shadowKey), assignments(plan)),
 		insert:    insert,

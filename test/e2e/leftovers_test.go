@@ -143,7 +143,7 @@ func TestCleanup(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(listed) != 1 || listed[0].RunID != stopped.RunID || listed[0].Table != "public.t" || len(listed[0].Artifacts) != 4 ||
+		if len(listed) != 1 || listed[0].RunID != stopped.RunID || listed[0].Table != "public.t" || len(listed[0].Artifacts) != 5 ||
 			listed[0].State != "unfinished" || listed[0].Removed == dryRun {
 			t.Errorf("listed %+v", listed)
 		}

@@ -45,7 +45,11 @@ func (p *Pair) build(ctx context.Context, tx pgx.Tx, table string, change shadow
 		return err
 	}
 	names := shadow.Names{RunID: "test", Table: table}
-	if err = exec(ctx, tx, shadow.Create(p.Original, names)); err != nil {
+	confined, err := shadow.Confine(p.Original, names, p.Original.Owner)
+	if err != nil {
+		return err
+	}
+	if err = exec(ctx, tx, append(confined, shadow.Create(p.Original, names)...)); err != nil {
 		return err
 	}
 	created, err := load(ctx, tx, names.ShadowSchema(), table)
@@ -100,10 +104,10 @@ func (p *Pair) Session(t testing.TB) *pgx.Conn {
 	return conn
 }
 
-// Owner opens a session like those that copy, replay and compare, closed at the test's end.
+// Owner opens a session that runs as the table's owner under the plan's search_path, closed at the test's end.
 func (p *Pair) Owner(t testing.TB) *pgx.Conn {
 	t.Helper()
-	conn, err := p.AsOwner(t.Context(), "test")
+	conn, err := p.asOwner(t.Context(), "test")
 	must(t, err)
 	closeAtEnd(t, conn)
 	return conn
@@ -113,23 +117,18 @@ func closeAtEnd(t testing.TB, conn *pgx.Conn) {
 	t.Cleanup(func() { _ = pg.Close(context.Background(), conn) }) // the test may have had it terminated
 }
 
-// AsOwner connects as a run does for sessions that copy, replay and compare.
-func (p *Pair) AsOwner(ctx context.Context, purpose string) (*pgx.Conn, error) {
-	return p.connect(ctx, purpose, "SET ROLE "+pg.Ident(p.Plan.Owner))
-}
-
-// AsLogin connects as a run does for the cutover.
-func (p *Pair) AsLogin(ctx context.Context, purpose string) (*pgx.Conn, error) {
-	return p.connect(ctx, purpose, "RESET ROLE")
-}
-
-func (p *Pair) connect(ctx context.Context, purpose, role string) (*pgx.Conn, error) {
-	conn, err := p.Database.With(map[string]string{"enable_seqscan": "off", "lock_timeout": "30000"}).Connect(ctx, purpose)
+func (p *Pair) asOwner(ctx context.Context, purpose string) (*pgx.Conn, error) {
+	conn, err := p.AsLogin(ctx, purpose)
 	if err != nil {
 		return nil, err
 	}
-	_, err = conn.Exec(ctx, "SET search_path = "+p.Plan.SearchPath+"; "+role)
+	_, err = conn.Exec(ctx, "SET search_path = "+p.Plan.SearchPath+"; SET ROLE "+pg.Ident(p.Plan.Owner))
 	return conn, err
+}
+
+// AsLogin connects as a run does for the sessions that copy, replay, compare and swap.
+func (p *Pair) AsLogin(ctx context.Context, purpose string) (*pgx.Conn, error) {
+	return p.Database.With(map[string]string{"enable_seqscan": "off", "lock_timeout": "30000"}).Connect(ctx, purpose)
 }
 
 // Fill copies all rows into the shadow.

@@ -10,6 +10,8 @@ dependent(oid, depth) AS (
     JOIN pg_catalog.pg_depend p ON p.refclassid = 'pg_catalog.pg_class'::regclass AND p.refobjid = d.oid
      AND p.classid = 'pg_catalog.pg_rewrite'::regclass
     JOIN pg_catalog.pg_rewrite r ON r.oid = p.objid AND r.rulename = '_RETURN' AND r.ev_class <> d.oid
+    JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
+    JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace AND n.nspname !~ '^pgshadow_[a-z0-9]{10}_source$' -- a run's own
 ),
 relations(oid, depth) AS MATERIALIZED (SELECT oid, max(depth) FROM dependent GROUP BY oid),
 triggers(relation, list) AS (

@@ -9,6 +9,8 @@ WITH RECURSIVE relations(oid) AS (
     JOIN pg_catalog.pg_depend p ON p.refclassid = 'pg_catalog.pg_class'::regclass AND p.refobjid = d.oid
      AND p.classid = 'pg_catalog.pg_rewrite'::regclass
     JOIN pg_catalog.pg_rewrite r ON r.oid = p.objid AND r.rulename = '_RETURN'
+    JOIN pg_catalog.pg_class v ON v.oid = r.ev_class
+    JOIN pg_catalog.pg_namespace n ON n.oid = v.relnamespace AND n.nspname !~ '^pgshadow_[a-z0-9]{10}_source$' -- a run's own
 )
 SELECT 'materialized view' AS check_name, v.oid::regclass::text AS object
   FROM relations JOIN pg_catalog.pg_class v USING (oid) WHERE v.relkind = 'm'

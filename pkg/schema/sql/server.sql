@@ -11,6 +11,12 @@ SELECT pg_catalog.jsonb_build_object(
       - (SELECT count(*) FROM pg_catalog.pg_replication_slots),
   'free_senders', pg_catalog.current_setting('max_wal_senders')::int
       - (SELECT count(*) FROM pg_catalog.pg_stat_replication),
+  'row_security', (SELECT pg_catalog.jsonb_build_object(
+    'forced', c.relrowsecurity AND c.relforcerowsecurity,
+    'owner_bypasses', o.rolsuper OR o.rolbypassrls,
+    'role_bypasses', r.rolsuper OR r.rolbypassrls,
+    'role_reads', pg_catalog.has_table_privilege(session_user, c.oid, 'SELECT'))
+    FROM pg_catalog.pg_roles o WHERE o.oid = c.relowner),
   'rights', pg_catalog.jsonb_build_object(
     'replication', r.rolreplication OR r.rolsuper OR EXISTS (
         SELECT FROM pg_catalog.pg_roles x WHERE x.rolname IN ('rds_replication', 'azure_pg_admin')
