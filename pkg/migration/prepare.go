@@ -29,7 +29,8 @@ func (m *Migration) prepare(ctx context.Context) error {
 	names := shadow.Names{RunID: newRunID(), Table: m.target.table.Name}
 	store := checkpoint.NewStore(names.RunID)
 	var plan *shadow.Plan
-	err := pg.InTx(ctx, m.control, pgx.TxOptions{}, func(tx pgx.Tx) error {
+	confined := names.Confined(m.target.table.Owner, m.sessionPath())
+	err := confined.InTx(ctx, m.control, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		if err := m.record(ctx, tx, names); err != nil {
 			return err
 		}
