@@ -173,9 +173,10 @@ func (m *Migration) asOwner(ctx context.Context, purpose string) (*pgx.Conn, err
 	return conn, nil
 }
 
-// durable opens the cutover's session.
-func (m *Migration) durable(ctx context.Context, purpose string) (*pgx.Conn, error) {
-	return m.session(ctx, purpose, nil)
+// swapper opens the cutover's session. The plans that it keeps serve for whatever
+// they are asked, so that none is made under the lock.
+func (m *Migration) swapper(ctx context.Context, purpose string) (*pgx.Conn, error) {
+	return m.session(ctx, purpose, map[string]string{"plan_cache_mode": "force_generic_plan"})
 }
 
 // session opens a session in the login role.

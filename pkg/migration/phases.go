@@ -95,7 +95,7 @@ func (m *Migration) cutOver(ctx context.Context, l *live) error {
 		tuned := m.current().Cutover
 		return cutover.Config{LockTimeout: tuned.LockTimeout, MaxHold: tuned.MaxLockHold, Attempts: tuned.Attempts}
 	}
-	c := cutover.New(config, cutover.Swap{Plan: m.run.plan, ShadowOID: oid, Horizon: horizon}, m.durable, l, l, l, guard, func(event cutover.Event) {
+	c := cutover.New(config, cutover.Swap{Plan: m.run.plan, ShadowOID: oid, Horizon: horizon}, m.swapper, l, l, l, guard, func(event cutover.Event) {
 		if event.Reason != "" {
 			m.config.Observer.Observe(AttemptFailed(event))
 		}
@@ -146,7 +146,13 @@ func (g *guard) Wanted() bool {
 	return released && now.Paused == ""
 }
 
-func (g *guard) Unchanged(ctx context.Context, tx pgx.Tx) error { return g.m.unchanged(ctx, tx) }
+func (g *guard) Unchanged(ctx context.Context, tx pgx.Tx) error {
+	kept, err := pg.Keep(ctx, tx) // planning these queries takes longer than the rest under the lock
+	if err != nil {
+		return err
+	}
+	return g.m.unchanged(ctx, kept)
+}
 
 func (g *guard) Compare(ctx context.Context, tx pgx.Tx) error {
 	return shadow.Rejected(verify.UnderLock(ctx, tx, g.m.run.plan, g.m.report.Verify.InDoubt))
