@@ -21,6 +21,7 @@ func (t *Table) Differences(now *Table) []string {
 	all = append(all, was.differingParts(is, (*Table).statistics, "was created", "was dropped")...)
 	all = append(all, was.differingParts(is, (*Table).sequences, "is a sequence of the table now", "is no sequence of the table any more")...)
 	all = append(all, was.differingParts(is, (*Table).attached, "was created", "was dropped")...)
+	all = append(all, was.differingParts(is, (*Table).inherited, "was created", "was dropped")...)
 	all = append(all, grantChanges("", is.Owner, was.Grants, is.Grants)...)
 	if len(all) == 0 && t.Fingerprint() != now.Fingerprint() {
 		return []string{"the table was created anew"} // whatever else differs has a sentence

@@ -25,6 +25,7 @@ type Table struct {
 	Statistics  []Statistic  `json:"statistics"`
 	Sequences   []Sequence   `json:"sequences"`
 	Attached    Attached     `json:"attached"`
+	Leaf        *Leaf        `json:"leaf,omitempty"` // nil: no partition
 }
 
 // Storage says how the table is kept. Kind, Persistence and ReplicaIdentity are

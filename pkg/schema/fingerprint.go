@@ -69,6 +69,7 @@ func (t *Table) compared(owner string) *Table {
 		facts.Sequences[i].Grants = inOrder(facts.Sequences[i].Grants)
 	}
 	facts.Attached = t.Attached.compared(inOrder, sorted)
+	facts.Leaf = t.Leaf.compared()
 	return &facts
 }
 

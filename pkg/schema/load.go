@@ -23,6 +23,8 @@ var (
 	tableSQL string
 	//go:embed sql/attached.sql
 	attachedSQL string
+	//go:embed sql/leaf.sql
+	leafSQL string
 	//go:embed sql/obstacles.sql
 	obstaclesSQL string
 	//go:embed sql/server.sql
@@ -65,7 +67,13 @@ func Load(ctx context.Context, q Querier, oid uint32) (*Table, error) {
 	if err := loadDocument(ctx, q, tableSQL, oid, table); err != nil {
 		return nil, err
 	}
-	return table, loadDocument(ctx, q, attachedSQL, oid, &table.Attached)
+	if err := loadDocument(ctx, q, attachedSQL, oid, &table.Attached); err != nil {
+		return nil, err
+	}
+	if table.Leaf == nil {
+		return table, nil
+	}
+	return table, loadDocument(ctx, q, leafSQL, oid, table.Leaf)
 }
 
 func loadDocument(ctx context.Context, q Querier, sql string, oid uint32, into any) error {

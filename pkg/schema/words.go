@@ -30,7 +30,7 @@ func in(words map[string]string, letter string) string {
 }
 
 func (t *Table) facts() []fact {
-	return []fact{
+	return append([]fact{
 		{name: "owner", value: role(t.Owner)},
 		comment(t.Comment),
 		{name: "kind", value: in(kinds, t.Storage.Kind)},
@@ -42,7 +42,7 @@ func (t *Table) facts() []fact {
 		{name: "replica identity", value: in(identities, t.Storage.ReplicaIdentity)},
 		{name: "row security", value: either(t.Attached.RowSecurity, "enabled", "disabled")},
 		{name: "row security for the owner", value: either(t.Attached.Forced, "forced", "not forced")},
-	}
+	}, t.Leaf.facts()...)
 }
 
 func (t *Table) columns() []part {

@@ -19,6 +19,7 @@ SELECT pg_catalog.jsonb_build_object(
     'options', coalesce(pg_catalog.to_jsonb(c.reloptions), '[]'),
     'toast_options', coalesce((SELECT pg_catalog.to_jsonb(t.reloptions) FROM pg_catalog.pg_class t WHERE t.oid = c.reltoastrelid), '[]'),
     'replica_identity', c.relreplident),
+  'leaf', CASE WHEN c.relispartition THEN '{}'::jsonb END, -- leaf.sql has the facts
   'columns', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
       'attnum', a.attnum, 'name', a.attname,
       'type', pg_catalog.format_type(a.atttypid, a.atttypmod),
