@@ -17,7 +17,7 @@ import (
 // alterAll runs the user's ALTERs on the shadow, and tries out on it what is
 // attached to the original. It returns what the new table is to get at the swap.
 func (m *Migration) alterAll(ctx context.Context, tx pgx.Tx, names shadow.Names) (schema.Attached, error) {
-	trial, confined := shadow.NewTrial(m.target.table, names), names.Confined(m.target.table.Owner, "")
+	trial, confined := shadow.NewTrial(m.target.table, names), m.confined(names)
 	if !trial.Needed() {
 		for _, text := range m.target.change.Alters {
 			if err := m.alter(ctx, tx, names, text); err != nil {
@@ -57,8 +57,8 @@ var errTried = errors.New("tried")
 // try puts everything that is attached on the shadow, has work done, learns how
 // the definitions read then, and undoes all of it.
 func (m *Migration) try(ctx context.Context, tx pgx.Tx, names shadow.Names, trial *shadow.Trial, work func() error) error {
-	confined := names.Confined(m.target.table.Owner, "")
-	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+	confined := m.confined(names)
+	return undone(ctx, tx, func(tx pgx.Tx) error {
 		for _, rider := range trial.Riders() {
 			if err := execAll(ctx, tx, confined, rider.Statements); err != nil {
 				return m.refuseTrial(rider.Kind+" "+rider.Name, err)
@@ -71,7 +71,14 @@ func (m *Migration) try(ctx context.Context, tx pgx.Tx, names shadow.Names, tria
 		if err != nil {
 			return err
 		}
-		if err := trial.Learn(facts); err != nil {
+		return trial.Learn(facts)
+	})
+}
+
+// undone does work and rolls it back.
+func undone(ctx context.Context, tx pgx.Tx, work func(tx pgx.Tx) error) error {
+	err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
+		if err := work(tx); err != nil {
 			return err
 		}
 		return errTried

@@ -101,6 +101,14 @@ func rolesOf(table *schema.Table) []string {
 	for _, publication := range a.Publications {
 		roles = append(roles, publication.Owner)
 	}
+	if leaf := table.Leaf; leaf != nil {
+		for _, ancestor := range leaf.Ancestors {
+			roles = append(roles, ancestor.Table.Owner)
+		}
+		if leaf.Beside != nil {
+			roles = append(roles, leaf.Beside.Table.Owner)
+		}
+	}
 	slices.Sort(roles)
 	return slices.DeleteFunc(slices.Compact(roles), func(role string) bool { return role == table.Owner })
 }

@@ -78,3 +78,8 @@ func (m *Migration) dropConfinement(ctx context.Context, names shadow.Names) err
 		m.dropSchema(ctx, names.CodeSchema(), "CASCADE"),
 	)
 }
+
+// confined runs statements that name everything by its schema as the owner.
+func (m *Migration) confined(names shadow.Names) pg.Confined {
+	return names.Confined(m.target.table.Owner, "")
+}

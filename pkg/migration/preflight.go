@@ -302,6 +302,10 @@ func (m *Migration) refusals(ctx context.Context, measured error) error {
 			return err
 		}
 		all = append(all, missing...)
+		if missing, err = m.leafRefusals(ctx, table); err != nil {
+			return err
+		}
+		all = append(all, missing...)
 	}
 	if missing := refuseStats(measured); missing != nil {
 		all = append(all, missing)

@@ -78,8 +78,11 @@ func (m *Migration) record(ctx context.Context, tx pgx.Tx, names shadow.Names) e
 // build creates the shadow complete, runs the user's ALTERs on it, and takes off
 // again what is to be built after the copy.
 func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*shadow.Plan, error) {
-	confined := names.Confined(m.target.table.Owner, "")
+	confined := m.confined(names)
 	if err := m.create(ctx, tx, names, confined); err != nil {
+		return nil, err
+	}
+	if err := m.tryAlters(ctx, tx, names); err != nil {
 		return nil, err
 	}
 	attached, err := m.alterAll(ctx, tx, names)
@@ -91,6 +94,9 @@ func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*
 		return nil, err
 	}
 	inputs := shadow.Inputs{Names: names, Change: m.target.change, Original: m.target.table, Shadow: changed, SearchPath: m.sessionPath(), Attached: attached, Forced: m.forced()}
+	if inputs.Membership, err = m.membership(ctx, tx, names); err != nil {
+		return nil, err
+	}
 	if m.target.server.Rights.OwnerCreateOnSchema {
 		inputs.SwapRole = m.target.table.Owner
 	}

@@ -14,7 +14,7 @@ func kindRefusals(table *schema.Table) []*shadow.Refusal {
 	kinds := map[string]string{"v": "a view", "m": "a materialized view", "p": "a partitioned table", "f": "a foreign table",
 		"S": "a sequence", "i": "an index", "I": "a partitioned index", "c": "a composite type", "t": "a TOAST table"}
 	remedies := map[string]string{"v": "change the table behind it", "m": "change the tables behind it",
-		"p": "change its leaf partitions one by one"}
+		"p": "change its leaf partitions one by one, and what is instant with a plain ALTER TABLE on it"}
 	switch {
 	case table.Storage.Kind != "r":
 		remedy := remedies[table.Storage.Kind]
@@ -51,19 +51,23 @@ func serverRefusals(server *schema.Server, table *schema.Table) []*shadow.Refusa
 // obstacleRemedies say what to do about each kind of object that the shadow
 // does not carry over.
 var obstacleRemedies = map[string]string{
-	"foreign key":                "drop it before the change and add it again after",
-	"materialized view":          "give --matviews=recreate, with which it is empty from the swap until it is refreshed after it; or drop it before the change and create it again after",
-	"rule":                       "drop it before the change and create it again after",
-	"inheritance":                "detach the table from its parent or children first",
-	"typed table":                "ALTER TABLE ... NOT OF first",
-	"publication":                "replace it by one that lists its tables, or their schemas: it would publish the copy, and subscribers have no such table",
-	"extension member":           "the table is the extension's: change it by updating the extension",
-	"row type user":              "drop what uses the table's row type, and create it again after",
-	"function":                   "drop the function before the change and create it again after",
-	"dependent object":           "drop it before the change and create it again after",
-	"statistics of another role": "ALTER STATISTICS ... OWNER TO the owner of the table",
-	"security label":             "remove the label for the change, and set it again after",
-	"subscription":               "take the table out of the subscription first",
+	"foreign key":                          "drop it before the change and add it again after",
+	"materialized view":                    "give --matviews=recreate, with which it is empty from the swap until it is refreshed after it; or drop it before the change and create it again after",
+	"rule":                                 "drop it before the change and create it again after",
+	"inheritance":                          "detach the table from its parent or children first",
+	"partition being detached":             "finish it first: ALTER TABLE ... DETACH PARTITION ... FINALIZE",
+	"foreign key of the partitioned table": "PostgreSQL would validate it under the lock, row by row: give each leaf a foreign key of its own and drop that of the partitioned table; added again after the change, it takes those over without reading rows",
+	"foreign key to the partitioned table": "PostgreSQL does not let a partition go whose rows are referenced: drop it before the change and add it again after",
+	"renamed trigger":                      "give the trigger the name that it has on the partitioned table",
+	"typed table":                          "ALTER TABLE ... NOT OF first",
+	"publication":                          "replace it by one that lists its tables, or their schemas: it would publish the copy, and subscribers have no such table",
+	"extension member":                     "the table is the extension's: change it by updating the extension",
+	"row type user":                        "drop what uses the table's row type, and create it again after",
+	"function":                             "drop the function before the change and create it again after",
+	"dependent object":                     "drop it before the change and create it again after",
+	"statistics of another role":           "ALTER STATISTICS ... OWNER TO the owner of the table",
+	"security label":                       "remove the label for the change, and set it again after",
+	"subscription":                         "take the table out of the subscription first",
 }
 
 // inTheWay leaves out what the operator wants to be made again.

@@ -76,10 +76,53 @@ func TestTypedTableAndPartition(t *testing.T) {
 	db := pgtest.New(t)
 	db.Exec(t, `CREATE TYPE kind AS (id int); CREATE TABLE typed OF kind (PRIMARY KEY (id)); CREATE TABLE root (id int) PARTITION BY RANGE (id); CREATE TABLE leaf PARTITION OF root DEFAULT`)
 	conn := session(t, db)
-	for table, want := range map[string]string{"typed": "typed table: public.kind", "leaf": "inheritance: public.root", "root": "inheritance: public.leaf"} {
+	for table, want := range map[string]string{"typed": "typed table: public.kind", "root": "inheritance: public.leaf"} {
 		if got := obstacles(t, conn, load(t, conn, "public", table).OID); !slices.Contains(got, want) {
 			t.Errorf("%s has %v, want %s", table, got, want)
 		}
+	}
+}
+
+// TestLeaf attaches one thing after another to the tree of a leaf: each is said to
+// differ, or is an obstacle.
+func TestLeaf(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE TABLE "R r" (id int PRIMARY KEY, n int) PARTITION BY RANGE (id); CREATE TABLE sub PARTITION OF "R r" FOR VALUES FROM (0) TO (100) PARTITION BY LIST (id);
+		CREATE TABLE leaf PARTITION OF sub FOR VALUES IN (1, 2); CREATE TABLE rest PARTITION OF sub DEFAULT;
+		CREATE TABLE other (id int PRIMARY KEY); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'`)
+	conn := session(t, db)
+	bare, rest := load(t, conn, "public", "leaf"), load(t, conn, "public", "rest")
+	if got := obstacles(t, conn, bare.OID); len(got) != 0 {
+		t.Fatalf("the bare leaf has %v", got)
+	}
+	for _, c := range []struct{ sql, says, obstacle, undo string }{
+		{`CREATE INDEX by_n ON ONLY sub (n)`, `index of the parent by_n was created (here none)`, ``, `DROP INDEX by_n`},
+		{`ALTER TABLE rest ADD CONSTRAINT c CHECK (id > 2)`, `the table changed its default partition beside it from public.rest of postgres with , not null (id) to public.rest of postgres with CHECK ((id > 2)), not null (id)`, ``, `ALTER TABLE rest DROP CONSTRAINT c`},
+		{`CREATE TRIGGER "T" BEFORE INSERT ON "R r" FOR EACH ROW EXECUTE FUNCTION f()`, `trigger of the parent "T" was created (here "T")`, ``, `DROP TRIGGER "T" ON "R r"`},
+		{`ALTER TABLE sub RENAME TO subtree`, `the table changed its parent from public.sub of postgres by LIST (id) FOR VALUES FROM (0) TO (100), public."R r" of postgres by RANGE (id) to public.subtree of postgres by LIST (id) FOR VALUES FROM (0) TO (100), public."R r" of postgres by RANGE (id)`, ``, `ALTER TABLE subtree RENAME TO sub`},
+		{`ALTER TABLE "R r" ADD CONSTRAINT fk FOREIGN KEY (n) REFERENCES other`, ``, `foreign key of the partitioned table: fk on public."R r"`, `ALTER TABLE "R r" DROP CONSTRAINT fk`},
+		{`ALTER TABLE other ADD CONSTRAINT fk FOREIGN KEY (id) REFERENCES "R r"`, ``, `foreign key to the partitioned table: fk on public.other`, `ALTER TABLE other DROP CONSTRAINT fk`},
+	} {
+		db.Exec(t, c.sql)
+		var says, obstacle []string
+		if c.says != "" {
+			says = []string{c.says}
+		}
+		if c.obstacle != "" {
+			obstacle = []string{c.obstacle}
+		}
+		if got := bare.Differences(load(t, conn, "public", "leaf")); !slices.Equal(got, says) {
+			t.Errorf("%s\nis said to be %q, want %q", c.sql, got, says)
+		}
+		if got := obstacles(t, conn, bare.OID); !slices.Equal(got, obstacle) {
+			t.Errorf("%s\nis found as %q, want %q", c.sql, got, obstacle)
+		}
+		db.Exec(t, c.undo)
+	}
+	db.Exec(t, `ALTER TABLE "R r" DETACH PARTITION sub; CREATE TABLE more PARTITION OF sub FOR VALUES IN (7)`)
+	if got := rest.Differences(load(t, conn, "public", "rest")); len(got) != 2 || !strings.Contains(got[1], "bounds of the partitions beside it from FOR VALUES IN (1, 2) to FOR VALUES IN (1, 2), FOR VALUES IN (7)") {
+		t.Errorf("another partition beside a default one is said to be %q", got)
 	}
 }
 

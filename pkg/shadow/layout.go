@@ -34,6 +34,7 @@ func (p *Plan) layOut(in Inputs, m mapping) {
 	for _, constraint := range notValid(m.shadow) {
 		strip.add("rows from before it must be copied; it returns NOT VALID at the cutover", "ALTER TABLE %s DROP CONSTRAINT %s", strip.table, pg.Ident(constraint.Name))
 	}
+	in.Membership.bind(strip, in.Names)
 	marks.marks(m.shadow)
 	p.Strip, p.Marks = strip.statements, marks.statements
 	p.Swap = p.swap(in, m, hasKey)

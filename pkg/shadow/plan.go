@@ -74,6 +74,8 @@ type Inputs struct {
 	// Attached is what the new table gets at the swap; the column lists of its
 	// publications speak of the original's columns.
 	Attached schema.Attached
+	// Membership is of a leaf partition.
+	Membership Membership
 }
 
 // NewPlan maps the original's columns to the shadow's and lists every statement

@@ -26,11 +26,13 @@ func (p *Plan) swap(in Inputs, m mapping, hasKey bool) []Statement {
 		b.late(constraint)
 	}
 	p.detach(b)
+	p.leave(b, in)
 	identities, serials := p.sequences(b, m)
 	p.move(b, in, m, identities)
 	for _, statement := range serials {
 		b.add("the sequence belongs to the new table's column", "%s", statement)
 	}
+	p.join(b, in)
 	p.attach(b, in.Attached)
 	return b.statements
 }
@@ -242,6 +244,7 @@ type LockKind string
 const (
 	LockView        LockKind = "view"        // a view of it
 	LockReferencing LockKind = "referencing" // has a foreign key to it
+	LockTree        LockKind = "tree"        // the partitioned tables it is in, and the default partition beside it
 	LockItself      LockKind = "itself"      // it, and the shadow
 	LockReferenced  LockKind = "referenced"  // it has a foreign key to that one
 )
@@ -271,8 +274,13 @@ func (p *Plan) locks(a schema.Attached) []Lock {
 		}
 	}
 	tables(LockReferencing, append(slices.Clone(p.Original.Attached.ReferencedBy), a.ReferencedBy...))
+	below := p.lockTree(func(kind LockKind, table schema.Relation, mode string) {
+		add(kind, table.OID, table.Owner, fmt.Sprintf("LOCK TABLE ONLY %s IN %s MODE", table.Quoted(), mode), table.Quoted())
+		all[len(all)-1].Statement.Lock = mode + " on " + table.Quoted()
+	})
 	itself := fmt.Sprintf("LOCK TABLE ONLY %s, ONLY %s IN ACCESS EXCLUSIVE MODE", p.Original.Quoted(), p.Names.Shadow())
 	add(LockItself, p.Original.OID, p.Owner, itself, p.Original.Quoted())
+	below()
 	tables(LockReferenced, append(slices.Clone(p.Original.Attached.References), a.References...))
 	return all
 }

@@ -26,7 +26,21 @@ SELECT 'foreign key', pg_catalog.format('%I on %s, which is partitioned', k.conn
  WHERE k.contype = 'f' AND k.confrelid = $1 AND k.conparentid = 0 AND pg_catalog.current_setting('server_version_num')::int < 180000
 UNION ALL
 SELECT 'inheritance', CASE WHEN h.inhrelid = $1 THEN h.inhparent::regclass::text ELSE h.inhrelid::regclass::text END
-  FROM pg_catalog.pg_inherits h WHERE $1 IN (h.inhrelid, h.inhparent)
+  FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class c ON c.oid = $1
+ WHERE $1 IN (h.inhrelid, h.inhparent) AND (h.inhparent = $1 OR NOT c.relispartition)
+UNION ALL
+SELECT 'partition being detached', h.inhparent::regclass::text FROM pg_catalog.pg_inherits h WHERE h.inhrelid = $1 AND h.inhdetachpending
+UNION ALL
+-- ATTACH PARTITION validates those of the parent by reading every row, and DETACH PARTITION looks for rows that refer to the leaf's.
+SELECT 'foreign key of the partitioned table', pg_catalog.format('%I on %s', k.conname, k.conrelid::regclass)
+  FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid <> $1 AND k.conrelid IN (SELECT pg_catalog.pg_partition_ancestors($1))
+UNION ALL
+SELECT 'foreign key to the partitioned table', pg_catalog.format('%I on %s', k.conname, k.conrelid::regclass)
+  FROM pg_catalog.pg_constraint k WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid <> $1 AND k.confrelid IN (SELECT pg_catalog.pg_partition_ancestors($1))
+UNION ALL
+SELECT 'renamed trigger', pg_catalog.format('%I, which is %I on %s', t.tgname, p.tgname, p.tgrelid::regclass)
+  FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_trigger p ON p.oid = t.tgparentid
+ WHERE t.tgrelid = $1 AND t.tgname <> p.tgname AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = t.tgconstraint AND k.contype <> 't')
 UNION ALL
 SELECT 'typed table', pg_catalog.format_type(c.reloftype, NULL)
   FROM pg_catalog.pg_class c WHERE c.oid = $1 AND c.reloftype <> 0
