@@ -1,6 +1,11 @@
 package e2e
 
-import "testing"
+import (
+	"strings"
+	"testing"
+
+	"github.com/pgshadow/pgshadow/test/pgtest"
+)
 
 // leafCases are of dumpCase's kind, each of a leaf partition t.
 var leafCases = []dumpCase{
@@ -54,6 +59,51 @@ func TestLeafDumpEqualsPlainAlter(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			c.run(t)
+		})
+	}
+}
+
+// leafRefusals are refusal's, of a table t that is dropped first.
+var leafRefusals = []refusal{
+	{name: "a column added to a leaf", alters: []string{"ADD COLUMN x int"}, check: "alter", says: []string{"cannot add column to a partition"}},
+	{name: "another type", check: "alter", says: []string{`cannot alter inherited column "n"`}},
+	{name: "a column renamed", alters: []string{"RENAME COLUMN n TO m"}, check: "alter", says: []string{`cannot rename inherited column "n"`}},
+	{name: "a column dropped and added again", alters: []string{"DROP COLUMN n", "ADD COLUMN n int"}, check: "alter", says: []string{`cannot drop inherited column "n"`}},
+	{name: "an inherited constraint dropped", alters: []string{"DROP CONSTRAINT positive"}, check: "alter", says: []string{`cannot drop inherited constraint "positive"`}},
+	{name: "an inherited key dropped", alters: []string{"DROP CONSTRAINT t_pkey, ADD PRIMARY KEY (id)"}, check: "alter", says: []string{`cannot drop inherited constraint "t_pkey"`}},
+	{name: "NULL where the parent has none", alters: []string{"ALTER COLUMN v DROP NOT NULL"}, check: "alter", says: []string{`column "v" is marked NOT NULL in parent table`}},
+	{name: "an identity of its own", alters: []string{"ALTER COLUMN v TYPE text, ALTER COLUMN id ADD GENERATED ALWAYS AS IDENTITY"}, check: "alter", says: []string{"inherited column"}},
+	{name: "a partitioned partition", setup: "CREATE TABLE s PARTITION OF root FOR VALUES FROM (1000) TO (2000) PARTITION BY LIST (id)", table: "s", check: "table", says: []string{"partitioned table", "leaf partitions"}},
+	{name: "a default partition beside it", setup: "CREATE TABLE rest PARTITION OF root DEFAULT", alters: []string{"SET (fillfactor = 70)"}, check: "default partition",
+		says: []string{"public.rest", `CHECK (NOT ((id IS NOT NULL) AND (id >= 0) AND (id < 1000))) NOT VALID`}},
+	{name: "a default partition whose check is not valid", setup: "CREATE TABLE rest PARTITION OF root DEFAULT; ALTER TABLE rest ADD CHECK (NOT (id IS NOT NULL AND id >= 0 AND id < 1000)) NOT VALID",
+		alters: []string{"SET (fillfactor = 70)"}, check: "default partition"},
+	{name: "a hash of what has a collation", setup: "DROP TABLE root; CREATE TABLE root (id text PRIMARY KEY) PARTITION BY HASH (id); CREATE TABLE t PARTITION OF root FOR VALUES WITH (MODULUS 1, REMAINDER 0)",
+		alters: []string{"SET (fillfactor = 70)"}, check: "partition", says: []string{"read every row of the new table under the lock"}},
+	{name: "a foreign key of the root", setup: "CREATE TABLE o (id int PRIMARY KEY); INSERT INTO o SELECT generate_series(1, 100); ALTER TABLE root ADD CONSTRAINT fk FOREIGN KEY (n) REFERENCES o", check: "foreign key of the partitioned table", says: []string{"fk on public.root"}},
+	{name: "a foreign key to the root", setup: "CREATE TABLE o (id int CONSTRAINT fk REFERENCES root)", check: "foreign key to the partitioned table", says: []string{"fk on public.o"}},
+	{name: "an index that the leaf lacks", setup: "CREATE INDEX lone ON ONLY root (n)", check: "partition", says: []string{"index lone of public.root has no partition on public.t"}},
+	{name: "two indexes of which either will do", setup: "CREATE INDEX ON root (n); CREATE INDEX again ON t (n)", alters: []string{"SET (fillfactor = 70)"}, check: "partition", says: []string{"again and t_n_idx", "are alike"}},
+	{name: "an index added of which either will do", setup: "CREATE UNIQUE INDEX u ON root (n, id)", alters: []string{"ADD UNIQUE (n, id)"}, check: "partition", says: []string{"are alike"}},
+	{name: "an owner with no right to the parent", setup: "CREATE ROLE {role}_a; ALTER TABLE t OWNER TO {role}_a; CREATE ROLE {role}_b; ALTER TABLE root OWNER TO {role}_b; GRANT {role}_a, {role}_b TO CURRENT_USER; GRANT ALL ON SCHEMA public TO PUBLIC", check: "rights",
+		says: []string{"belongs to {role}_a and its parent public.root to {role}_b", `GRANT "{role}_a" TO "{role}_b"`}},
+}
+
+func TestLeafRefusals(t *testing.T) {
+	for _, r := range leafRefusals {
+		t.Run(r.name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			db.Exec(t, `CREATE TABLE root (id int PRIMARY KEY, n int CONSTRAINT positive CHECK (n > 0), v text NOT NULL) PARTITION BY RANGE (id);
+				CREATE TABLE t PARTITION OF root FOR VALUES FROM (0) TO (1000); INSERT INTO root SELECT i, i, 'v' FROM generate_series(1, 100) i`)
+			if r.setup != "" {
+				db.Exec(t, strings.ReplaceAll(r.setup, "{role}", db.Name))
+			}
+			for i := range r.says {
+				r.says[i] = strings.ReplaceAll(r.says[i], "{role}", db.Name)
+			}
+			t.Cleanup(func() { dropRefusalRoles(t, db) })
+			r.run(t, db)
 		})
 	}
 }
