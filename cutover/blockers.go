@@ -3,6 +3,7 @@ package cutover
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,6 +11,34 @@ import (
 
 	"github.com/pgshadow/pgshadow/pkg/pg"
 )
+
+// victim is a table that the swap locks against everybody, and that has rows, or whose
+// partitions have.
+type victim struct {
+	oid         uint32
+	name, owner string
+}
+
+// victims are the original, the shadow and, of a leaf partition, its parent and the
+// default partition beside it.
+func (c *Cutover) victims() []victim {
+	all := []victim{{c.tables[0], c.plan.Original.Quoted(), c.plan.Owner}, {c.tables[1], c.plan.Names.Shadow(), c.plan.Owner}}
+	if leaf := c.plan.Original.Leaf; leaf != nil {
+		all = append(all, victim{leaf.Parent().OID, leaf.Parent().Quoted(), leaf.Parent().Owner})
+		if leaf.Beside != nil {
+			all = append(all, victim{leaf.Beside.Table.OID, leaf.Beside.Table.Quoted(), leaf.Beside.Table.Owner})
+		}
+	}
+	return all
+}
+
+func (c *Cutover) victimOIDs() []uint32 {
+	var oids []uint32
+	for _, table := range c.victims() {
+		oids = append(oids, table.oid)
+	}
+	return oids
+}
 
 // refuseOldSnapshots holds an attempt back while there is a prepared transaction
 // on the table, whose lock nobody can wait out, or a transaction whose snapshot
@@ -23,7 +52,7 @@ func (c *Cutover) refuseOldSnapshots(ctx context.Context, conn *pgx.Conn) error 
 		SELECT pg_catalog.format('prepared transaction %L holds a lock on it', x.gid)
 		  FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = l.transactionid
 		 WHERE EXISTS (SELECT FROM pg_catalog.pg_locks t WHERE t.virtualtransaction = l.virtualtransaction
-		               AND t.relation = $1 AND t.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
+		               AND t.relation = ANY ($1) AND t.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()))
 		UNION ALL
 		SELECT pg_catalog.format('pid %s (%s, %s) has had a snapshot since %s', pid, application_name, coalesce(state, 'its state is hidden'),
 				coalesce(xact_start::pg_catalog.text, 'a time that is hidden from this role, without pg_read_all_stats'))
@@ -32,7 +61,7 @@ func (c *Cutover) refuseOldSnapshots(ctx context.Context, conn *pgx.Conn) error 
 		   AND coalesce(backend_type, 'client backend') = 'client backend' AND pid NOT IN (SELECT r.pid FROM pg_catalog.pg_stat_replication r)
 		   AND pid <> pg_catalog.pg_backend_pid() AND coalesce(application_name, '') NOT LIKE 'pgshadow%'
 		   AND (xact_start IS NULL OR xact_start < $3)
-		   AND pg_catalog.age(backend_xmin) > pg_catalog.age($2::pg_catalog.text::pg_catalog.xid)`, c.plan.Original.OID, c.horizon.xid(), c.horizon.At)
+		   AND pg_catalog.age(backend_xmin) > pg_catalog.age($2::pg_catalog.text::pg_catalog.xid)`, c.victimOIDs(), c.horizon.xid(), c.horizon.At)
 	if err != nil {
 		return fmt.Errorf("looking for old snapshots: %w", err)
 	}
@@ -46,13 +75,13 @@ func (c *Cutover) refuseOldSnapshots(ctx context.Context, conn *pgx.Conn) error 
 	return nil
 }
 
-// shooAutovacuum makes an ordinary autovacuum of either table give way, which it
+// shooAutovacuum makes an ordinary autovacuum of a table give way, which it
 // does for a waiter only after deadlock_timeout, longer than the cutover's own
 // lock_timeout (hazard H49). The lock blocks no reader or writer.
 func (c *Cutover) shooAutovacuum(ctx context.Context, conn *pgx.Conn) error {
 	rows, err := conn.Query(ctx, `SELECT DISTINCT l.relation FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a USING (pid)
 		WHERE l.relation = ANY ($1) AND l.granted AND (a.backend_type = 'autovacuum worker'
-		  OR a.backend_type IS NULL AND a.usesysid IS NULL AND l.mode = 'ShareUpdateExclusiveLock')`, c.tables)
+		  OR a.backend_type IS NULL AND a.usesysid IS NULL AND l.mode = 'ShareUpdateExclusiveLock')`, c.victimOIDs())
 	if err != nil {
 		return fmt.Errorf("looking for an autovacuum of %s: %w", c.plan.Original, err)
 	}
@@ -60,10 +89,9 @@ func (c *Cutover) shooAutovacuum(ctx context.Context, conn *pgx.Conn) error {
 	if err != nil {
 		return fmt.Errorf("looking for an autovacuum of %s: %w", c.plan.Original, err)
 	}
-	for _, oid := range busy {
-		table := c.plan.Names.Shadow()
-		if oid == c.plan.Original.OID {
-			table = c.plan.Original.Quoted()
+	for _, table := range c.victims() {
+		if !slices.Contains(busy, table.oid) {
+			continue
 		}
 		if err := c.shoo(ctx, conn, table); err != nil {
 			return err
@@ -72,15 +100,15 @@ func (c *Cutover) shooAutovacuum(ctx context.Context, conn *pgx.Conn) error {
 	return nil
 }
 
-func (c *Cutover) shoo(ctx context.Context, conn *pgx.Conn, table string) error {
+func (c *Cutover) shoo(ctx context.Context, conn *pgx.Conn, table victim) error {
 	return pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
 		for _, sql := range []string{
 			"SET LOCAL lock_timeout = " + pg.Milliseconds(3*time.Second),
-			"SET LOCAL ROLE " + pg.Ident(c.plan.Owner),
-			"LOCK TABLE ONLY " + table + " IN SHARE UPDATE EXCLUSIVE MODE",
+			"SET LOCAL ROLE " + pg.Ident(table.owner),
+			"LOCK TABLE ONLY " + table.name + " IN SHARE UPDATE EXCLUSIVE MODE",
 		} {
 			if _, err := tx.Exec(ctx, sql); err != nil {
-				return fmt.Errorf("waiting for an autovacuum of %s to give way: %w", table, err)
+				return fmt.Errorf("waiting for an autovacuum of %s to give way: %w", table.name, err)
 			}
 		}
 		return nil

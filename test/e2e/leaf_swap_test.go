@@ -268,3 +268,57 @@ func TestLeafOfAnotherOwner(t *testing.T) {
 		})
 	}
 }
+
+// TestLeafAndOthersInTheTree: an autovacuum of the default partition gives way, though
+// the cutover waits for a shorter time than it takes to do so by itself, and a prepared
+// transaction that wrote to another partition is named.
+func TestLeafAndOthersInTheTree(t *testing.T) {
+	t.Parallel()
+	server := pgtest.NewServer(t, pgserver.Options{Settings: map[string]string{
+		"autovacuum": "off", "autovacuum_naptime": "1s", "autovacuum_vacuum_cost_delay": "100ms", "autovacuum_vacuum_cost_limit": "1", "max_prepared_transactions": "5"}})
+	db := pgtest.NewOn(t, server)
+	db.Exec(t, `CREATE TABLE root (id int PRIMARY KEY, v text) PARTITION BY RANGE (id); CREATE TABLE t PARTITION OF root FOR VALUES FROM (0) TO (100); CREATE TABLE rest PARTITION OF root DEFAULT;
+		ALTER TABLE rest ADD CHECK (NOT (id IS NOT NULL AND id >= 0 AND id < 100)), SET (autovacuum_vacuum_threshold = 1, autovacuum_vacuum_scale_factor = 0);
+		INSERT INTO root SELECT i, 'v' FROM generate_series(0, 20000) i; UPDATE rest SET v = 'w'`)
+	superuser(t, db, "a plain role does not see that the snapshot is an autovacuum's")
+	prepared := false
+	config := leafConfig(t, db, func(event migration.Event) {
+		e, ok := event.(migration.PhaseFinished)
+		if !ok || e.Phase != migration.Verify {
+			return
+		}
+		if !prepared {
+			prepared = true
+			db.Exec(t, "BEGIN; INSERT INTO root VALUES (-1, 'x'); PREPARE TRANSACTION 'elsewhere'")
+			return
+		}
+		db.Exec(t, "ROLLBACK PREPARED 'elsewhere'")
+		db.Exec(t, "ALTER SYSTEM SET autovacuum = on")
+		db.Exec(t, "SELECT pg_reload_conf()")
+		awaitVacuum(t, db, "rest")
+		db.Exec(t, "ALTER SYSTEM SET autovacuum = off") // no other one begins; the one at work goes on
+		db.Exec(t, "SELECT pg_reload_conf()")
+	})
+	config.Cutover.Attempts, config.Cutover.LockTimeout = 1, 300*time.Millisecond
+	report, err := migration.Run(t.Context(), config)
+	if err == nil || !strings.Contains(err.Error(), "prepared transaction 'elsewhere' holds a lock on it") {
+		t.Fatalf("%v, report %+v", err, report)
+	}
+	mustRun(t, config)
+}
+
+// awaitVacuum waits until an autovacuum of the table has begun.
+func awaitVacuum(t *testing.T, db *pgtest.DB, table string) {
+	t.Helper()
+	ticker := time.NewTicker(20 * time.Millisecond)
+	defer ticker.Stop()
+	deadline := time.After(time.Minute)
+	for pgtest.Scalar[int](t, db, "SELECT count(*) FROM pg_stat_progress_vacuum WHERE relid = $1::text::regclass", table) == 0 {
+		select {
+		case <-ticker.C:
+		case <-deadline:
+			t.Errorf("no autovacuum of %s began", table)
+			return
+		}
+	}
+}
