@@ -126,7 +126,7 @@ func (m *Migration) membership(ctx context.Context, tx pgx.Tx, names shadow.Name
 	if member.Role, err = m.attacher(ctx, m.target.table); err != nil {
 		return member, err
 	}
-	if member.Constraint, err = bound(ctx, tx, m.target.table.Quoted()); err != nil {
+	if member.Constraint, err = bound(ctx, tx, schema.Relation{Schema: m.target.table.Schema, Name: m.target.table.Name}); err != nil {
 		return member, err
 	}
 	trial, err := m.leafTrial(ctx, tx, names)
@@ -136,9 +136,16 @@ func (m *Migration) membership(ctx context.Context, tx pgx.Tx, names shadow.Name
 	return member, undone(ctx, tx, func(tx pgx.Tx) error { return m.tryAttach(ctx, tx, trial, names) })
 }
 
+// byName is the OID of a relation in a schema that the session's role may not look into.
+const byName = "(SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2)"
+
+func shadowOf(names shadow.Names) schema.Relation {
+	return schema.Relation{Schema: names.ShadowSchema(), Name: names.Table}
+}
+
 // bound is the partition constraint of a partition.
-func bound(ctx context.Context, tx pgx.Tx, table string) (text string, err error) {
-	err = tx.QueryRow(ctx, "SELECT coalesce(pg_catalog.pg_get_partition_constraintdef($1::pg_catalog.text::pg_catalog.regclass), '')", table).Scan(&text)
+func bound(ctx context.Context, tx pgx.Tx, table schema.Relation) (text string, err error) {
+	err = tx.QueryRow(ctx, "SELECT coalesce(pg_catalog.pg_get_partition_constraintdef("+byName+"), '')", table.Schema, table.Name).Scan(&text)
 	if err != nil {
 		return "", fmt.Errorf("reading the partition constraint of %s: %w", table, err)
 	}
@@ -147,8 +154,8 @@ func bound(ctx context.Context, tx pgx.Tx, table string) (text string, err error
 
 // scans counts how often the transaction has begun to read all of a table: a
 // constraint that is checked, a foreign key that is validated, an index that is built.
-func scans(ctx context.Context, tx pgx.Tx, table string) (n int64, err error) {
-	err = tx.QueryRow(ctx, "SELECT pg_catalog.pg_stat_get_xact_numscans($1::pg_catalog.text::pg_catalog.regclass)", table).Scan(&n)
+func scans(ctx context.Context, tx pgx.Tx, table schema.Relation) (n int64, err error) {
+	err = tx.QueryRow(ctx, "SELECT pg_catalog.pg_stat_get_xact_numscans("+byName+")", table.Schema, table.Name).Scan(&n)
 	if err != nil {
 		return 0, fmt.Errorf("counting how often %s was read: %w", table, err)
 	}
@@ -161,25 +168,25 @@ func (m *Migration) tryAttach(ctx context.Context, tx pgx.Tx, trial *shadow.Leaf
 	if err := execAll(ctx, tx, m.confined(names), trial.Open()); err != nil {
 		return m.refuseLeaf(err)
 	}
-	within, err := bound(ctx, tx, names.Shadow())
+	within, err := bound(ctx, tx, shadowOf(names))
 	if err != nil {
 		return err
 	}
 	if err := execAll(ctx, tx, m.confined(names), trial.Raise()); err != nil {
 		return m.refuseLeaf(err)
 	}
-	whole, err := bound(ctx, tx, names.Shadow())
+	whole, err := bound(ctx, tx, shadowOf(names))
 	if err != nil {
 		return err
 	}
-	before, err := scans(ctx, tx, names.Shadow())
+	before, err := scans(ctx, tx, shadowOf(names))
 	if err != nil {
 		return err
 	}
 	if err := execAll(ctx, tx, m.confined(names), append([]shadow.Statement{trial.Detach()}, trial.Bind(m.target.table, whole)...)); err != nil {
 		return m.refuseLeaf(err)
 	}
-	bindingScans, err := scans(ctx, tx, names.Shadow())
+	bindingScans, err := scans(ctx, tx, shadowOf(names))
 	if err != nil {
 		return err
 	}
@@ -193,9 +200,9 @@ func (m *Migration) tryAttach(ctx context.Context, tx pgx.Tx, trial *shadow.Leaf
 // or builds anything, or takes other indexes than the leaf's own.
 func (m *Migration) measureAttach(ctx context.Context, tx pgx.Tx, trial *shadow.LeafTrial, names shadow.Names, within string) error {
 	leaf := m.target.table.Leaf
-	tables := []string{names.Shadow()}
+	tables := []schema.Relation{shadowOf(names)}
 	if leaf.Beside != nil {
-		tables = append(tables, trial.Beside().Quoted())
+		tables = append(tables, trial.Beside())
 	}
 	counted := make([]int64, len(tables))
 	for i, table := range tables {

@@ -171,11 +171,11 @@ CREATE TABLE playlist_track (
 INSERT INTO playlist_track SELECT i, 1001 + 7 * i, i FROM generate_series(1, 40) i
 
 --refused play: table
---refused play_de: inheritance
+--refused play_de: foreign key of the partitioned table
 --alter play_de: ALTER COLUMN client SET STATISTICS 5, ADD CONSTRAINT de_client CHECK (client <> '')
---refused play_at: inheritance
+--refused play_at: foreign key of the partitioned table
 --alter play_at: SET (fillfactor = 50), ALTER COLUMN seconds SET (n_distinct = 10)
---refused "play of the rest": inheritance
+--refused "play of the rest": foreign key of the partitioned table
 --alter "play of the rest": ADD CONSTRAINT rest_seconds CHECK (seconds >= 0), ALTER COLUMN client SET STORAGE MAIN
 CREATE TABLE play (country char(2), id bigint, track_id int NOT NULL REFERENCES track, listener_id int REFERENCES listener, seconds int, client text, PRIMARY KEY (country, id)) PARTITION BY LIST (country);
 CREATE TABLE play_de PARTITION OF play FOR VALUES IN ('DE');

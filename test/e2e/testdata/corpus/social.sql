@@ -196,11 +196,11 @@ ALTER TABLE circle_post ENABLE ROW LEVEL SECURITY
 CREATE POLICY members_only ON circle_post USING (circle_id IN (SELECT m.circle_id FROM circle_member m WHERE m.member_id = viewer()))
 
 --refused message: table
---refused message_old: inheritance
+--refused message_old: foreign key of the partitioned table
 --alter message_old: SET (fillfactor = 100, autovacuum_enabled = false), ALTER COLUMN body SET STATISTICS 20
---refused message_new: inheritance
+--refused message_new: foreign key of the partitioned table
 --alter message_new: ADD CONSTRAINT body_known CHECK (body IS NOT NULL), ALTER COLUMN body SET COMPRESSION pglz
---refused message_rest: inheritance
+--refused message_rest: foreign key of the partitioned table
 --alter message_rest: ALTER COLUMN sender_id SET (n_distinct = -0.1), CLUSTER ON message_rest_pkey
 CREATE TABLE message (number bigint DEFAULT nextval('message_number'), sender_id bigint NOT NULL REFERENCES member, recipient_id bigint NOT NULL, body text, read boolean NOT NULL DEFAULT false, PRIMARY KEY (number)) PARTITION BY RANGE (number);
 CREATE TABLE message_old PARTITION OF message FOR VALUES FROM (MINVALUE) TO (150);
