@@ -36,6 +36,11 @@ var attachedCases = []dumpCase{
 		CREATE POLICY r ON t AS RESTRICTIVE FOR SELECT TO {role}_reader, PUBLIC USING (EXISTS (SELECT FROM member m WHERE m.t = t.id AND m.who = t.who));
 		CREATE POLICY i ON t FOR INSERT WITH CHECK (id > 0)`,
 		alters: []string{"ALTER COLUMN n SET DEFAULT 7", "RENAME COLUMN who TO owner"}},
+	{name: "forced row security", bypass: true, setup: `CREATE TABLE t (id int PRIMARY KEY, who text, n int); INSERT INTO t SELECT i, 'w' || i % 3, i FROM generate_series(1, 500) i; ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
+		CREATE POLICY own ON t USING (who = 'w1')`,
+		alters: []string{"ALTER COLUMN id TYPE bigint", "RENAME COLUMN who TO owner"}},
+	{name: "row security forced and off", setup: `CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t SELECT i, i FROM generate_series(1, 500) i; ALTER TABLE t FORCE ROW LEVEL SECURITY; CREATE POLICY p ON t USING (n > 1)`,
+		alters: []string{"ALTER COLUMN id TYPE bigint"}},
 	{name: "rules", setup: `CREATE TABLE log (n int); CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) i;
 		CREATE RULE "r 1" AS ON DELETE TO t WHERE old.id > 100000 DO ALSO INSERT INTO log (n) VALUES (old.id); COMMENT ON RULE "r 1" ON t IS 'gone'; CREATE RULE off AS ON INSERT TO t DO ALSO NOTIFY x; ALTER TABLE t DISABLE RULE off`,
 		alters: []string{"ADD COLUMN x int", "RENAME COLUMN id TO ident"}, order: "ident"},

@@ -18,6 +18,8 @@ type dumpCase struct {
 	order  string // default id
 	// matviews has materialized views made again.
 	matviews bool
+	// bypass has pgshadow log in as a member of the owner that bypasses row security.
+	bypass bool
 }
 
 var dumpCases = []dumpCase{
@@ -109,7 +111,13 @@ func (c dumpCase) run(t *testing.T) {
 	setup := strings.ReplaceAll(c.setup, "{role}", shadowed.Name)
 	shadowed.Exec(t, setup)
 	plain.Exec(t, setup)
-	dsn := login(t, shadowed)
+	dsn := ""
+	if c.bypass {
+		dsn = loginAs(t, shadowed, asMember)
+		shadowed.Exec(t, "ALTER ROLE "+shadowed.Name+"_login BYPASSRLS")
+	} else {
+		dsn = login(t, shadowed)
+	}
 	reown(t, plain, shadowed.Name+"_owner")
 	var alters []string
 	for _, text := range c.alters {
