@@ -54,7 +54,7 @@ SELECT pg_catalog.jsonb_build_object(
   'references', (SELECT coalesce(pg_catalog.jsonb_agg(fact ORDER BY conname), '[]') FROM keys WHERE conrelid = c.oid),
   'referenced_by', (SELECT coalesce(pg_catalog.jsonb_agg(fact ORDER BY nspname, relname, conname), '[]') FROM keys WHERE conrelid <> c.oid),
   'views', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-      'oid', v.oid::bigint, 'schema', n.nspname, 'name', v.relname, 'kind', v.relkind, 'owner', pg_catalog.pg_get_userbyid(v.relowner),
+      'oid', v.oid::bigint, 'schema', n.nspname, 'name', v.relname, 'owner', pg_catalog.pg_get_userbyid(v.relowner),
       'stored', CASE WHEN v.relkind = 'm' THEN pg_catalog.jsonb_build_object(
         'populated', v.relispopulated,
         'access_method', (SELECT amname FROM pg_catalog.pg_am WHERE oid = v.relam),
