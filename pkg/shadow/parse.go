@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 
 	pgquery "github.com/wasilibs/go-pgquery"
 	"github.com/wasilibs/go-pgquery/parser"
@@ -55,11 +56,16 @@ func (e *SyntaxError) Error() string {
 	return fmt.Sprintf("%s at character %d of --alter:\n  %s\n  %s^", e.Message, e.Position, e.Text, strings.Repeat(" ", e.Position-1))
 }
 
+// parsing keeps calls from running side by side: each would load a parser of its own.
+var parsing sync.Mutex
+
 // Parse checks that every text is actions of ALTER TABLE and nothing else, and
 // takes out the USING expressions. table is the name that the expressions may
 // qualify their columns with. It uses PostgreSQL's own parser, whose first use
 // in a process costs one to two seconds and some 250 MB for that time.
 func Parse(table string, alters []string, set map[string]string) (*Change, error) {
+	parsing.Lock()
+	defer parsing.Unlock()
 	p := changeParser{table: table, names: map[string]origin{}, change: &Change{
 		Alters: alters, Using: map[string]Expression{}, Set: map[string]Expression{},
 	}}

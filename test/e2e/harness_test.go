@@ -89,6 +89,9 @@ func (c change) run(t *testing.T) (*pgtest.DB, migration.Report) {
 		c.setup(t, db)
 	}
 	c.options.Columns = c.columns
+	if c.options.Rate == 0 { // without a bound the writers, not pgshadow, take the machine
+		c.options.Rate = 300
+	}
 	w, err := workload.Start(ctx, db.DSN, c.spec, c.options)
 	if err != nil {
 		t.Fatal(err)

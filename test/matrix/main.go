@@ -13,15 +13,19 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/pgshadow/pgshadow/test/pgserver"
 )
 
-// everywhere are the packages whose tests run on the one server of PGSHADOW_TEST_PGBIN.
+// everywhere are the packages whose tests run on the one server of PGSHADOW_TEST_PGBIN, the longest first.
 var everywhere = []string{"./test/e2e", "./cutover", "./copier", "./replication", "./replication/replay", "./pkg/pg", "./pkg/schema", "./pkg/shadow",
 	"./pkg/keyset", "./pkg/verify", "./pkg/throttle", "./pkg/migration"}
 
@@ -49,7 +53,7 @@ func run(ctx context.Context, parallel int, majors []string) (failed bool, err e
 		return false, fmt.Errorf("making a folder for the test programs: %w", err)
 	}
 	defer os.RemoveAll(dir) //nolint:errcheck // it is a temporary folder
-	programs, err := build(ctx, dir, append([]string{perVersion}, everywhere...))
+	programs, err := build(ctx, dir, append(slices.Clone(everywhere), perVersion))
 	if err != nil {
 		return false, err
 	}
@@ -67,7 +71,8 @@ func run(ctx context.Context, parallel int, majors []string) (failed bool, err e
 	return failed, nil
 }
 
-// runVersion runs every program on one version and prints its line.
+// runVersion runs every program on one version and prints its line. The first, which takes as long as all others, has a
+// lane of its own.
 func runVersion(ctx context.Context, major, parallel int, programs []program) (ok bool, err error) {
 	binDir, err := pgserver.FindVersion(major)
 	if err != nil {
@@ -75,17 +80,29 @@ func runVersion(ctx context.Context, major, parallel int, programs []program) (o
 	}
 	began := time.Now()
 	var total result
-	for _, p := range programs {
-		args := []string{"-test.v=test2json", "-test.timeout=20m", "-test.parallel=" + strconv.Itoa(parallel)}
-		if p.pkg == perVersion {
-			args = append(args, fmt.Sprintf("-test.run=/^PostgreSQL_%d$", major))
+	var mu sync.Mutex
+	lane := func(ctx context.Context, programs []program) error {
+		for _, p := range programs {
+			args := []string{"-test.v=test2json", "-test.timeout=20m", "-test.parallel=" + strconv.Itoa(parallel)}
+			if p.pkg == perVersion {
+				args = append(args, fmt.Sprintf("-test.run=/^PostgreSQL_%d$", major))
+			}
+			got, err := p.run(ctx, binDir, args)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(os.Stderr, p.pkg, "on", got.line(strconv.Itoa(major), time.Since(began)))
+			mu.Lock()
+			total.add(got)
+			mu.Unlock()
 		}
-		got, err := p.run(ctx, binDir, args)
-		if err != nil {
-			return false, err
-		}
-		fmt.Fprintln(os.Stderr, p.pkg, "on", got.line(strconv.Itoa(major), time.Since(began)))
-		total.add(got)
+		return nil
+	}
+	lanes, laneCtx := errgroup.WithContext(ctx)
+	lanes.Go(func() error { return lane(laneCtx, programs[:1]) })
+	lanes.Go(func() error { return lane(laneCtx, programs[1:]) })
+	if err := lanes.Wait(); err != nil {
+		return false, err
 	}
 	version, err := exactVersion(ctx, binDir)
 	if err != nil {
