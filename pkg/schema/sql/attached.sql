@@ -47,7 +47,7 @@ SELECT pg_catalog.jsonb_build_object(
   'rules', coalesce((SELECT list FROM rules WHERE relation = c.oid), '[]'),
   'policies', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
       'name', p.polname, 'permissive', p.polpermissive, 'command', p.polcmd,
-      'roles', (SELECT pg_catalog.jsonb_agg(CASE WHEN r = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(r) END ORDER BY r) FROM pg_catalog.unnest(p.polroles) AS r),
+      'roles', (SELECT pg_catalog.jsonb_agg(CASE WHEN r = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(r) END ORDER BY n) FROM pg_catalog.unnest(p.polroles) WITH ORDINALITY AS u(r, n)),
       'using', pg_catalog.pg_get_expr(p.polqual, p.polrelid), 'check', pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
       'comment', pg_catalog.obj_description(p.oid, 'pg_policy')) ORDER BY p.polname), '[]')
     FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid),

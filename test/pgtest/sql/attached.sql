@@ -9,7 +9,7 @@ FROM (
     FROM pg_catalog.pg_rewrite r WHERE r.rulename <> '_RETURN'
   UNION ALL
   SELECT 'policy', pg_catalog.quote_ident(p.polname), p.polrelid, pg_catalog.jsonb_build_object('command', p.polcmd, 'permissive', p.polpermissive,
-         'roles', (SELECT pg_catalog.jsonb_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(r)::text END ORDER BY 1) FROM pg_catalog.unnest(p.polroles) r),
+         'roles', (SELECT pg_catalog.jsonb_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE pg_catalog.pg_get_userbyid(r)::text END ORDER BY n) FROM pg_catalog.unnest(p.polroles) WITH ORDINALITY AS u(r, n)),
          'using', pg_catalog.pg_get_expr(p.polqual, p.polrelid), 'check', pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid))
     FROM pg_catalog.pg_policy p
   UNION ALL
