@@ -48,7 +48,7 @@ release-snapshot: ## build and check what a release holds, in dist, without rele
 test-image: setup ## build and check the container image, with Docker
 	@scripts/test-image.sh
 
-setup: ## see to it that tests and demo find a PostgreSQL server, and PgBouncer
+setup: ## see to it that tests and demo find a PostgreSQL server, PgBouncer and a C compiler
 	@scripts/setup.sh
 
 versions: ## see to it that the programs of every PostgreSQL that is supported are there

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Sees to it that tests and demo find a PostgreSQL server: the one of PGSHADOW_TEST_DSN, else installed server
-# programs (as root with apt-get they are installed), else Docker; and that tests find PgBouncer. Takes no input. No
-# service is left running.
+# programs (as root with apt-get they are installed), else Docker; and that tests find PgBouncer and a C compiler. Takes
+# no input. No service is left running.
 set -eu
 
 say() { echo "setup: $*"; }
@@ -122,9 +122,38 @@ find_pgbouncer() {
 	say "no PgBouncer here, so the tests that need it will fail; as root: apt-get install pgbouncer (or your system's package)" >&2
 }
 
+# compiler prints the C compiler that test/seclabel takes, if it makes a library.
+compiler() {
+	for name in "${CC:-}" cc gcc clang; do
+		if [ -n "$name" ] && command -v "$name" >/dev/null 2>&1; then
+			printf '#include <stdbool.h>\n#include <string.h>\n' | "$name" -shared -fPIC -o /dev/null -xc - 2>/dev/null || return 1
+			echo "$name"
+			return
+		fi
+	done
+	return 1
+}
+
+# find_compiler sees to it that there is a C compiler. Without it all but the tests of security labels work.
+find_compiler() {
+	if name=$(compiler); then
+		say "using $name"
+		return
+	fi
+	if can_install; then
+		say "installing gcc with apt-get"
+		if apt-get update -q </dev/null && apt-get install -q -y --no-install-recommends gcc libc6-dev </dev/null && name=$(compiler); then
+			say "using $name"
+			return
+		fi
+	fi
+	say "no C compiler here, so the tests of security labels will fail; as root: apt-get install gcc libc6-dev (or your system's packages)" >&2
+}
+
 if ! command -v go >/dev/null 2>&1; then
 	say "no go in PATH; install Go $(sed -n 's/^go \([0-9]*\.[0-9]*\).*/\1/p' "$(dirname "$0")/../go.mod") or later" >&2
 	exit 1
 fi
 find_server
 find_pgbouncer
+find_compiler

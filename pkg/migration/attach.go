@@ -64,6 +64,9 @@ func (m *Migration) try(ctx context.Context, tx pgx.Tx, names shadow.Names, tria
 				return m.refuseTrial(rider.Kind+" "+rider.Name, err)
 			}
 		}
+		if err := m.label(ctx, tx, confined, trial.Labels(m.target.server.Superuser)); err != nil {
+			return err
+		}
 		if err := work(); err != nil {
 			return err
 		}

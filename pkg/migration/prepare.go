@@ -93,7 +93,7 @@ func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*
 	if err != nil {
 		return nil, err
 	}
-	inputs := shadow.Inputs{Names: names, Change: m.target.change, Original: m.target.table, Shadow: changed, SearchPath: m.sessionPath(), Attached: attached, Forced: m.forced()}
+	inputs := shadow.Inputs{Names: names, Change: m.target.change, Original: m.target.table, Shadow: changed, SearchPath: m.sessionPath(), Attached: attached, Forced: m.forced(), Superuser: m.target.server.Superuser}
 	if inputs.Membership, err = m.membership(ctx, tx, names); err != nil {
 		return nil, err
 	}
@@ -129,7 +129,10 @@ func (m *Migration) create(ctx context.Context, tx pgx.Tx, names shadow.Names, c
 	if err != nil {
 		return err
 	}
-	return execAll(ctx, tx, confined, shadow.Grants(m.target.table, created, names))
+	if err := execAll(ctx, tx, confined, shadow.Grants(m.target.table, created, names)); err != nil {
+		return err
+	}
+	return m.label(ctx, tx, confined, shadow.Labels(m.target.table, names, m.target.server.Superuser))
 }
 
 // sessionPath is the search_path of every session that evaluates the user's

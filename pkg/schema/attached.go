@@ -72,6 +72,7 @@ type View struct {
 	Definition string   `json:"definition"`
 	Options    []string `json:"options"`
 	Comment    *string  `json:"comment"`
+	Labels     []Label  `json:"labels,omitempty"`
 	Granted    bool     `json:"granted"` // privileges were given or taken
 	Grants     []Grant  `json:"grants"`
 	// DefaultGrantees are the roles to whom the default privileges of the owner give
@@ -88,6 +89,7 @@ type ViewColumn struct {
 	Name        string   `json:"name"`
 	Default     *string  `json:"default"`
 	Comment     *string  `json:"comment"`
+	Labels      []Label  `json:"labels,omitempty"`
 	Grants      []Grant  `json:"grants"`
 	Statistics  int      `json:"statistics"` // -1: the default target
 	Options     []string `json:"options"`

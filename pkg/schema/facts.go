@@ -17,6 +17,7 @@ type Table struct {
 	Name        string       `json:"name"`
 	Owner       string       `json:"owner"`
 	Comment     *string      `json:"comment"`
+	Labels      []Label      `json:"labels,omitempty"`
 	Grants      []Grant      `json:"grants"`
 	Storage     Storage      `json:"storage"`
 	Columns     []Column     `json:"columns"`
@@ -48,6 +49,13 @@ type Grant struct {
 	Grantable bool   `json:"grantable"`
 }
 
+// Label is a security label, of an object or of its row type.
+type Label struct {
+	Provider string `json:"provider"`
+	Text     string `json:"text"`
+	RowType  bool   `json:"row_type,omitempty"`
+}
+
 // Column is one live column. Type is spelled with its modifier, BaseType without.
 type Column struct {
 	Attnum     int           `json:"attnum"`
@@ -74,6 +82,7 @@ type ColumnDetails struct {
 	Statistics  int      `json:"statistics"` // -1: the default target
 	Options     []string `json:"options"`
 	Comment     *string  `json:"comment"`
+	Labels      []Label  `json:"labels,omitempty"`
 }
 
 // Index is one index. Definition is what follows the table's name in CREATE INDEX,
@@ -150,6 +159,7 @@ type Sequence struct {
 	Cache     int64   `json:"cache"`
 	Cycle     bool    `json:"cycle"`
 	Comment   *string `json:"comment"`
+	Labels    []Label `json:"labels,omitempty"`
 	Grants    []Grant `json:"grants"`
 }
 

@@ -33,6 +33,7 @@ func (t *Table) facts() []fact {
 	return append([]fact{
 		{name: "owner", value: role(t.Owner)},
 		comment(t.Comment),
+		labels(t.Labels),
 		{name: "kind", value: in(kinds, t.Storage.Kind)},
 		{name: "persistence", value: in(persistences, t.Storage.Persistence)},
 		{name: "access method", value: t.Storage.AccessMethod},
@@ -60,6 +61,7 @@ func (t *Table) columns() []part {
 			statistics(c.Details.Statistics),
 			{name: "options", value: strings.Join(c.Details.Options, ", ")},
 			comment(c.Details.Comment),
+			labels(c.Details.Labels),
 		}}
 		c.Name = ""
 		parts[i].rest = encode(c)
@@ -127,6 +129,7 @@ func (t *Table) sequences() []part {
 			number("start", s.Start), number("increment", s.Increment), number("maximum", s.Max), number("minimum", s.Min), number("cache", s.Cache),
 			{name: "cycle option", value: either(s.Cycle, "CYCLE", "NO CYCLE")},
 			comment(s.Comment),
+			labels(s.Labels),
 		}}
 		s.Schema, s.Name = "", ""
 		parts[i].rest = encode(s)
@@ -154,7 +157,7 @@ func (t *Table) attached() (parts []part) {
 	for _, x := range a.Views {
 		view := newPart("view", x.String(), strings.Join(strings.Fields(x.Definition), " "), x.Comment, x)
 		view.grants = x.Grants
-		view.facts = append(view.facts, fact{name: "owner", value: role(x.Owner)}, fact{name: "options", value: strings.Join(x.Options, ", ")})
+		view.facts = append(view.facts, fact{name: "owner", value: role(x.Owner)}, fact{name: "options", value: strings.Join(x.Options, ", ")}, labels(x.Labels))
 		parts = append(parts, view)
 	}
 	for _, x := range a.Publications {
@@ -183,6 +186,15 @@ func roles(names []string) []string {
 }
 
 func comment(text *string) fact { return fact{name: "comment", value: optional(text), quiet: true} }
+
+// labels are in the order of their providers, each with its text.
+func labels(all []Label) fact {
+	words := make([]string, len(all))
+	for i, l := range all {
+		words[i] = fmt.Sprintf("%s: %q%s", pg.Readable(l.Provider), l.Text, either(l.RowType, " (row type)", ""))
+	}
+	return fact{name: "security labels", value: strings.Join(words, ", ")}
+}
 
 func tablespace(name string) fact {
 	if name != "" {

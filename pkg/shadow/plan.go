@@ -71,6 +71,8 @@ type Inputs struct {
 	// SwapRole moves the tables between schemas: the owner, or empty for the
 	// session's own role where the owner may not create in the schema.
 	SwapRole string
+	// Superuser tells whether the session's own role is one.
+	Superuser bool
 	// Attached is what the new table gets at the swap; the column lists of its
 	// publications speak of the original's columns.
 	Attached schema.Attached

@@ -34,6 +34,7 @@ func (p *Plan) swap(in Inputs, m mapping, hasKey bool) []Statement {
 	}
 	p.join(b, in)
 	p.attach(b, in.Attached)
+	p.label(b, in)
 	return b.statements
 }
 

@@ -8,6 +8,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -95,12 +96,24 @@ var volatile = []string{
 
 func withoutVolatile(dump string) string {
 	var kept strings.Builder
+	var labels []string // of one object: pg_dump prints them in any order
 	for line := range strings.Lines(dump) {
+		if strings.HasPrefix(line, "SECURITY LABEL FOR ") {
+			labels = append(labels, line)
+			continue
+		}
+		kept.WriteString(inOrder(labels))
+		labels = nil
 		if !hasAnyPrefix(line, volatile) {
 			kept.WriteString(line)
 		}
 	}
-	return kept.String()
+	return kept.String() + inOrder(labels)
+}
+
+func inOrder(lines []string) string {
+	slices.Sort(lines)
+	return strings.Join(lines, "")
 }
 
 func hasAnyPrefix(line string, prefixes []string) bool {

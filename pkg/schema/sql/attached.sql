@@ -69,6 +69,10 @@ SELECT pg_catalog.jsonb_build_object(
           FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = v.oid)) END,
       'definition', pg_catalog.pg_get_viewdef(v.oid), 'options', coalesce(pg_catalog.to_jsonb(v.reloptions), '[]'),
       'comment', pg_catalog.obj_description(v.oid, 'pg_class'),
+      'labels', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('provider', l.provider, 'text', l.label,
+          'row_type', l.classoid = 'pg_catalog.pg_type'::regclass) ORDER BY l.classoid DESC, l.provider), '[]')
+          FROM pg_catalog.pg_seclabel l WHERE l.objsubid = 0 AND (l.classoid = 'pg_catalog.pg_class'::regclass AND l.objoid = v.oid
+            OR l.classoid = 'pg_catalog.pg_type'::regclass AND l.objoid = v.reltype)),
       'granted', v.relacl IS NOT NULL OR EXISTS (SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = v.oid AND a.attacl IS NOT NULL),
       'default_grantees', (SELECT coalesce(pg_catalog.jsonb_agg(DISTINCT CASE WHEN x.grantee = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(x.grantee) END), '[]')
         FROM pg_catalog.pg_default_acl f, pg_catalog.aclexplode(f.defaclacl) x
@@ -84,6 +88,8 @@ SELECT pg_catalog.jsonb_build_object(
           'storage', CASE WHEN v.relkind = 'm' AND a.attstorage <> (SELECT t.typstorage FROM pg_catalog.pg_type t WHERE t.oid = a.atttypid) THEN a.attstorage::text ELSE '' END,
           'default', pg_catalog.pg_get_expr(f.adbin, f.adrelid),
           'comment', pg_catalog.col_description(v.oid, a.attnum),
+          'labels', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('provider', l.provider, 'text', l.label) ORDER BY l.provider), '[]')
+            FROM pg_catalog.pg_seclabel l WHERE l.classoid = 'pg_catalog.pg_class'::regclass AND l.objoid = v.oid AND l.objsubid = a.attnum),
           'grants', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
               'grantor', pg_catalog.pg_get_userbyid(x.grantor),
               'grantee', CASE WHEN x.grantee = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(x.grantee) END,

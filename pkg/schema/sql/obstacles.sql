@@ -84,8 +84,12 @@ SELECT 'function', pg_catalog.format('%s', d.objid::regprocedure)
   FROM pg_catalog.pg_depend d
  WHERE d.classid = 'pg_catalog.pg_proc'::regclass AND d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid IN (SELECT oid FROM relations)
 UNION ALL
-SELECT 'security label', l.provider FROM pg_catalog.pg_seclabel l
- WHERE l.classoid = 'pg_catalog.pg_class'::regclass AND l.objoid IN (SELECT oid FROM relations)
+-- Those of the relations, their columns and their row types are facts of theirs, and set again.
+SELECT 'security label', pg_catalog.format('of %I on type %s', l.provider, l.objoid::regtype)
+  FROM relations
+  JOIN pg_catalog.pg_class c USING (oid)
+  JOIN pg_catalog.pg_type t ON t.oid = c.reltype
+  JOIN pg_catalog.pg_seclabel l ON l.classoid = 'pg_catalog.pg_type'::regclass AND l.objoid = t.typarray
 UNION ALL
 SELECT 'statistics of another role', pg_catalog.format('%I.%I (of %I)', n.nspname, s.stxname, pg_catalog.pg_get_userbyid(s.stxowner))
   FROM pg_catalog.pg_statistic_ext s

@@ -6,6 +6,10 @@ SELECT pg_catalog.jsonb_build_object(
   'name', c.relname,
   'owner', pg_catalog.pg_get_userbyid(c.relowner),
   'comment', pg_catalog.obj_description(c.oid, 'pg_class'),
+  'labels', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('provider', l.provider, 'text', l.label,
+      'row_type', l.classoid = 'pg_catalog.pg_type'::regclass) ORDER BY l.classoid DESC, l.provider), '[]')
+      FROM pg_catalog.pg_seclabel l WHERE l.objsubid = 0 AND (l.classoid = 'pg_catalog.pg_class'::regclass AND l.objoid = c.oid
+        OR l.classoid = 'pg_catalog.pg_type'::regclass AND l.objoid = c.reltype)),
   'grants', (SELECT coalesce(pg_catalog.jsonb_agg(g ORDER BY n), '[]') FROM (
       SELECT pg_catalog.jsonb_build_object(
         'grantor', pg_catalog.pg_get_userbyid(x.grantor),
@@ -41,7 +45,9 @@ SELECT pg_catalog.jsonb_build_object(
         'storage', a.attstorage, 'compression', a.attcompression,
         'statistics', coalesce(a.attstattarget::int, -1),
         'options', coalesce(pg_catalog.to_jsonb(a.attoptions), '[]'),
-        'comment', pg_catalog.col_description(c.oid, a.attnum)),
+        'comment', pg_catalog.col_description(c.oid, a.attnum),
+        'labels', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('provider', l.provider, 'text', l.label) ORDER BY l.provider), '[]')
+          FROM pg_catalog.pg_seclabel l WHERE l.classoid = 'pg_catalog.pg_class'::regclass AND l.objoid = c.oid AND l.objsubid = a.attnum)),
       'grants', (SELECT coalesce(pg_catalog.jsonb_agg(g ORDER BY n), '[]') FROM (
           SELECT pg_catalog.jsonb_build_object(
             'grantor', pg_catalog.pg_get_userbyid(x.grantor),
@@ -99,6 +105,8 @@ SELECT pg_catalog.jsonb_build_object(
       'type', pg_catalog.format_type(q.seqtypid, NULL), 'start', q.seqstart, 'increment', q.seqincrement,
       'max', q.seqmax, 'min', q.seqmin, 'cache', q.seqcache, 'cycle', q.seqcycle,
       'comment', pg_catalog.obj_description(qc.oid, 'pg_class'),
+      'labels', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('provider', l.provider, 'text', l.label) ORDER BY l.provider), '[]')
+          FROM pg_catalog.pg_seclabel l WHERE l.classoid = 'pg_catalog.pg_class'::regclass AND l.objoid = qc.oid AND l.objsubid = 0),
       'grants', (SELECT coalesce(pg_catalog.jsonb_agg(g ORDER BY n), '[]') FROM (
           SELECT pg_catalog.jsonb_build_object(
             'grantor', pg_catalog.pg_get_userbyid(x.grantor),
