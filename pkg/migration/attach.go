@@ -103,21 +103,6 @@ func (m *Migration) refuseTrial(what string, err error) error {
 		Remedy: "make a change that it can live with, or drop it before the change and create it again after"}
 }
 
-// publicationNotes tell by which publications subscribers get the table.
-func (m *Migration) publicationNotes(ctx context.Context) ([]string, error) {
-	var names *string
-	err := m.control.QueryRow(ctx, `SELECT pg_catalog.string_agg(pg_catalog.quote_ident(pubname), ', ' ORDER BY pubname)
-		FROM pg_catalog.pg_publication_tables WHERE schemaname = $1 AND tablename = $2 AND NOT pg_catalog.starts_with(pubname, 'pgshadow')`,
-		m.target.table.Schema, m.target.table.Name).Scan(&names)
-	if err != nil {
-		return nil, fmt.Errorf("looking up the publications of %s: %w", m.target.table, err)
-	}
-	if names == nil {
-		return nil, nil
-	}
-	return []string{fmt.Sprintf("publication %s goes on with the new table: on every subscriber make the same change to its table before the cutover, and ALTER SUBSCRIPTION ... REFRESH PUBLICATION after it", *names)}, nil
-}
-
 // complete does what the swap has left to do. The change is done whatever becomes
 // of it: what is left is a warning that says how to do it.
 func (m *Migration) complete(ctx context.Context) {

@@ -113,7 +113,10 @@ func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*
 	if err := execAll(ctx, tx, confined, slices.Concat(plan.Strip, shadow.Seal(m.target.table, names))); err != nil {
 		return nil, err
 	}
-	return plan, confined.Leave(ctx, tx)
+	if err := confined.Leave(ctx, tx); err != nil {
+		return nil, err
+	}
+	return plan, m.refuseUnidentified(ctx, tx, names)
 }
 
 // create makes the shadow as the original is, and first what confines the code

@@ -60,7 +60,7 @@ var obstacleRemedies = map[string]string{
 	"foreign key to the partitioned table": "PostgreSQL does not let a partition go whose rows are referenced: drop it before the change and add it again after",
 	"renamed trigger":                      "give the trigger the name that it has on the partitioned table",
 	"typed table":                          "ALTER TABLE ... NOT OF first",
-	"publication":                          "replace it by one that lists its tables, or their schemas: it would publish the copy, and subscribers have no such table",
+	"publication":                          "replace it by one that lists its tables, or their schemas: it would publish the copy, and subscribers have no such table; or drop the slot, if nobody reads it",
 	"extension member":                     "the table is the extension's: change it by updating the extension",
 	"row type user":                        "drop what uses the table's row type, and create it again after",
 	"function":                             "drop the function before the change and create it again after",

@@ -47,7 +47,7 @@ func TestObstacles(t *testing.T) {
 		{`CREATE POLICY p ON "S x".other USING (EXISTS (SELECT FROM "S x"."T t"))`, `dependent object: policy p on table "S x".other`, `DROP POLICY p ON "S x".other`},
 		{`CREATE TABLE child () INHERITS ("S x"."T t")`, `inheritance: public.child`, `DROP TABLE child`},
 		{`CREATE TABLE parent (id int NOT NULL); ALTER TABLE "S x"."T t" INHERIT parent`, `inheritance: public.parent`, `ALTER TABLE "S x"."T t" NO INHERIT parent; DROP TABLE parent`},
-		{`CREATE PUBLICATION everything FOR ALL TABLES`, `publication: everything (FOR ALL TABLES)`, `DROP PUBLICATION everything`},
+		{`SELECT pg_create_logical_replication_slot('test_decoding_' || oid, 'test_decoding'), pg_create_logical_replication_slot('pgshadow_' || oid, 'pgoutput') FROM pg_database WHERE datname = current_database(); CREATE PUBLICATION everything FOR ALL TABLES`, ``, `DROP PUBLICATION everything`},
 		{`CREATE PUBLICATION pgshadow_run FOR TABLE "S x"."T t"`, ``, `DROP PUBLICATION pgshadow_run`},
 		{`CREATE TABLE holder (x "S x"."T t")`, `row type user: column x of table public.holder`, `DROP TABLE holder`},
 		{`CREATE TABLE holder (x "S x"."T t"[])`, `row type user: column x of table public.holder`, `DROP TABLE holder`},

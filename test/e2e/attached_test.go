@@ -60,6 +60,8 @@ var attachedCases = []dumpCase{
 		alters: []string{"ADD COLUMN x int", "RENAME COLUMN n TO m"}},
 	{name: "publications", setup: `CREATE TABLE t (id int PRIMARY KEY, v text); CREATE TABLE o (id int PRIMARY KEY); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) i; CREATE PUBLICATION "p 1" FOR TABLE t, o WITH (publish = 'insert'); CREATE PUBLICATION one FOR TABLE ONLY t`,
 		alters: []string{"ALTER COLUMN id TYPE bigint", "RENAME COLUMN v TO vv"}},
+	{name: "a publication of all tables that nobody reads", setup: `CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) i; CREATE PUBLICATION "all of it" FOR ALL TABLES`,
+		alters: []string{"ALTER COLUMN id TYPE bigint", "RENAME COLUMN v TO vv"}},
 	{name: "grants by others", setup: `CREATE TABLE t (id int PRIMARY KEY, v text); INSERT INTO t SELECT i, 'v' FROM generate_series(1, 500) i; GRANT SELECT, UPDATE (v) ON t TO {role}_holder WITH GRANT OPTION;
 		SET ROLE {role}_holder; GRANT SELECT, UPDATE (v) ON t TO {role}_reader; RESET ROLE`,
 		alters: []string{"ALTER COLUMN id TYPE bigint"}},

@@ -116,7 +116,7 @@ func reown(t *testing.T, db *pgtest.DB, owner string) {
 			EXECUTE format('ALTER %%s %%s OWNER TO %[1]s', CASE r.relkind WHEN 'v' THEN 'VIEW' WHEN 'm' THEN 'MATERIALIZED VIEW' WHEN 'f' THEN 'FOREIGN TABLE' ELSE 'TABLE' END, r.name); END LOOP;
 		FOR r IN SELECT format('%%I.%%I', stxnamespace::regnamespace::text, stxname) AS name FROM pg_statistic_ext JOIN pg_roles o ON o.oid = stxowner WHERE rolsuper LOOP
 			EXECUTE format('ALTER STATISTICS %%s OWNER TO %[1]s', r.name); END LOOP;
-		FOR r IN SELECT format('%%I', pubname) AS name FROM pg_publication JOIN pg_roles o ON o.oid = pubowner WHERE rolsuper LOOP
+		FOR r IN SELECT format('%%I', pubname) AS name FROM pg_publication JOIN pg_roles o ON o.oid = pubowner WHERE rolsuper AND NOT puballtables LOOP
 			EXECUTE format('GRANT CREATE ON DATABASE %%I TO %[1]s; ALTER PUBLICATION %%s OWNER TO %[1]s', current_database(), r.name); END LOOP;
 	END $$`, owner))
 }

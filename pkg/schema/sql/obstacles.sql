@@ -45,8 +45,10 @@ UNION ALL
 SELECT 'typed table', pg_catalog.format_type(c.reloftype, NULL)
   FROM pg_catalog.pg_class c WHERE c.oid = $1 AND c.reloftype <> 0
 UNION ALL
-SELECT 'publication', pg_catalog.format('%I (FOR ALL TABLES)', p.pubname)
-  FROM pg_catalog.pg_publication p WHERE p.puballtables
+-- It has the copy too. Who gets it is not known but by a slot that could send it: pgshadow's own send what is pgshadow's.
+SELECT 'publication', pg_catalog.format('%I (FOR ALL TABLES), which slot %I may send', p.pubname, s.slot_name)
+  FROM pg_catalog.pg_publication p JOIN pg_catalog.pg_replication_slots s ON s.database = pg_catalog.current_database() AND s.plugin = 'pgoutput'
+ WHERE p.puballtables AND NOT pg_catalog.starts_with(s.slot_name::text, 'pgshadow')
 UNION ALL
 -- Whatever else of other tables depends on the table, its views, its indexes or its identity sequences. Before PostgreSQL 15 a
 -- generated column depends on the columns of its expression, later its default does.
