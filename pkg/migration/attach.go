@@ -27,7 +27,7 @@ func (m *Migration) alterAll(ctx context.Context, tx pgx.Tx, names shadow.Names)
 		return trial.Attached(), nil
 	}
 	if err := execAll(ctx, tx, confined, trial.Open()); err != nil {
-		return schema.Attached{}, m.refuseTrial("foreign keys", err)
+		return schema.Attached{}, m.refuseTrial("foreign keys cannot be on the changed table", err)
 	}
 	for i, text := range m.target.change.Alters {
 		if slices.Contains(m.target.change.Renames, i) {
@@ -61,7 +61,7 @@ func (m *Migration) try(ctx context.Context, tx pgx.Tx, names shadow.Names, tria
 	return undone(ctx, tx, func(tx pgx.Tx) error {
 		for _, rider := range trial.Riders() {
 			if err := execAll(ctx, tx, confined, rider.Statements); err != nil {
-				return m.refuseTrial(rider.Kind+" "+rider.Name, err)
+				return m.refuseTrial(rider.Cannot, err)
 			}
 		}
 		if err := m.label(ctx, tx, confined, trial.Labels(m.target.server.Superuser)); err != nil {
@@ -94,12 +94,12 @@ func undone(ctx context.Context, tx pgx.Tx, work func(tx pgx.Tx) error) error {
 
 // refuseTrial makes a refusal of the server's no to an attached object on the
 // changed table.
-func (m *Migration) refuseTrial(what string, err error) error {
+func (m *Migration) refuseTrial(cannot string, err error) error {
 	pgErr := pg.Server(err)
 	if pgErr == nil || pg.IsConnection(err) || pg.IsLockFailure(err) {
 		return err
 	}
-	return &shadow.Refusal{Check: "attached", Reason: fmt.Sprintf("%s cannot be on the changed table: %s", what, pgErr.Message),
+	return &shadow.Refusal{Check: "attached", Reason: cannot + ": " + pgErr.Message,
 		Remedy: "make a change that it can live with, or drop it before the change and create it again after"}
 }
 

@@ -47,8 +47,46 @@ func (m *Migration) attachedRefusals(ctx context.Context, table *schema.Table) (
 				"GRANT REFERENCES ON "+key.Table.Quoted()+" TO "+pg.Ident(table.Owner))
 		}
 	}
-	publications, err := m.publicationRefusals(ctx, table)
-	return append(all, publications...), err
+	for _, missing := range []func(context.Context, *schema.Table) ([]*shadow.Refusal, error){m.otherRefusals, m.publicationRefusals} {
+		more, err := missing(ctx, table)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, more...)
+	}
+	return all, nil
+}
+
+// otherRefusals are about other tables whose policies or rules speak of the table:
+// each owner makes its own again.
+func (m *Migration) otherRefusals(ctx context.Context, table *schema.Table) ([]*shadow.Refusal, error) {
+	var all []*shadow.Refusal
+	for _, other := range table.Attached.Others {
+		owner := other.Table.Owner
+		lacks := func(right string) {
+			all = append(all, &shadow.Refusal{Check: "rights", Reason: fmt.Sprintf("%s, the owner of %s, lacks %s, to make its policies and rules again that speak of the table", owner, other.Table, right),
+				Remedy: "GRANT " + right + " TO " + pg.Ident(owner)})
+		}
+		may, err := m.allows(ctx, "SELECT pg_catalog.has_table_privilege($1::pg_catalog.name, $2::pg_catalog.oid, 'SELECT')", owner, other.Table.OID)
+		if err != nil {
+			return nil, err
+		}
+		if !may {
+			lacks("SELECT ON " + other.Table.Quoted())
+		}
+		schemas := append([]string{other.Table.Schema}, other.Schemas...)
+		slices.Sort(schemas)
+		for _, name := range slices.Compact(schemas) {
+			may, err := m.allows(ctx, "SELECT pg_catalog.has_schema_privilege($1::pg_catalog.name, $2, 'USAGE')", owner, name)
+			if err != nil {
+				return nil, err
+			}
+			if !may {
+				lacks("USAGE ON SCHEMA " + pg.Ident(name))
+			}
+		}
+	}
+	return all, nil
 }
 
 // publicationRefusals: whoever adds a table to a publication must own both.
@@ -97,6 +135,9 @@ func rolesOf(table *schema.Table) []string {
 	}
 	for _, key := range append(slices.Clone(a.References), a.ReferencedBy...) {
 		roles = append(roles, key.Table.Owner)
+	}
+	for _, other := range a.Others {
+		roles = append(roles, other.Table.Owner)
 	}
 	for _, publication := range a.Publications {
 		roles = append(roles, publication.Owner)

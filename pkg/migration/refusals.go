@@ -53,7 +53,6 @@ func serverRefusals(server *schema.Server, table *schema.Table) []*shadow.Refusa
 var obstacleRemedies = map[string]string{
 	"foreign key":                          "drop it before the change and add it again after",
 	"materialized view":                    "give --matviews=recreate, with which it is empty from the swap until it is refreshed after it; or drop it before the change and create it again after",
-	"rule":                                 "drop it before the change and create it again after",
 	"inheritance":                          "detach the table from its parent or children first",
 	"partition being detached":             "finish it first: ALTER TABLE ... DETACH PARTITION ... FINALIZE",
 	"foreign key of the partitioned table": "PostgreSQL would validate it under the lock, row by row: give each leaf a foreign key of its own and drop that of the partitioned table; added again after the change, it takes those over without reading rows",

@@ -15,6 +15,7 @@ type Attached struct {
 	ReferencedBy []ForeignKey  `json:"referenced_by"` // of other tables
 	Views        []View        `json:"views"`         // each after all that it is made of
 	Publications []Publication `json:"publications"`  // that list the table; not pgshadow's own
+	Others       []Other       `json:"others,omitempty"`
 }
 
 // Trigger is one that a user made. Enabled is the letter of pg_trigger.tgenabled.
@@ -38,6 +39,16 @@ type Policy struct {
 	Using      *string  `json:"using"`
 	Check      *string  `json:"check"`
 	Comment    *string  `json:"comment"`
+}
+
+// Other is another table, or a view that is none of the table's, with those of its
+// policies and rules that speak of the table, of its identity sequences, or of one
+// of its views. Schemas are those of what they speak of.
+type Other struct {
+	Table    Relation `json:"table"`
+	Schemas  []string `json:"schemas"`
+	Policies []Policy `json:"policies"`
+	Rules    []Rule   `json:"rules"`
 }
 
 // ForeignKey is a foreign key between the table and Table, the one at its other

@@ -14,7 +14,7 @@ func TestAttached(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	db.Exec(t, `CREATE SCHEMA "S x"; CREATE TABLE "S x"."T t" (id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY, "n n" int UNIQUE);
-		CREATE TABLE "S x".other (id int, o int PRIMARY KEY); CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'`)
+		CREATE TABLE "S x".other (id int, o int PRIMARY KEY); CREATE VIEW "S x".apart AS SELECT 1 AS one; CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'`)
 	conn := session(t, db)
 	bare := load(t, conn, "S x", "T t")
 	for _, c := range []struct{ attach, said, detach string }{
@@ -27,6 +27,12 @@ func TestAttached(t *testing.T) {
 		{`CREATE POLICY p ON "S x"."T t" USING (id > 1)`, `policy p was created (permissive for ALL to PUBLIC USING ((id > 1)) WITH CHECK ())`, `DROP POLICY p ON "S x"."T t"`},
 		{`ALTER TABLE "S x"."T t" ENABLE ROW LEVEL SECURITY`, `the table changed its row security from disabled to enabled`, `ALTER TABLE "S x"."T t" DISABLE ROW LEVEL SECURITY`},
 		{`ALTER TABLE "S x"."T t" FORCE ROW LEVEL SECURITY`, `the table changed its row security for the owner from not forced to forced`, `ALTER TABLE "S x"."T t" NO FORCE ROW LEVEL SECURITY`},
+		{`CREATE POLICY "o o" ON "S x".other AS RESTRICTIVE FOR DELETE USING (EXISTS (SELECT FROM "S x"."T t" x WHERE x.id = other.id))`,
+			`policy "o o" on "S x".other was created (restrictive for DELETE to PUBLIC USING ((EXISTS ( SELECT`, `DROP POLICY "o o" ON "S x".other`},
+		{`CREATE POLICY o ON "S x".other USING (o IS DISTINCT FROM currval('"S x"."T t_id_seq"'))`, `policy o on "S x".other was created`, `DROP POLICY o ON "S x".other`},
+		{`CREATE POLICY o ON "S x".other USING (NULL::"S x"."T t" IS NULL)`, `policy o on "S x".other was created`, `DROP POLICY o ON "S x".other`},
+		{`CREATE RULE "o r" AS ON INSERT TO "S x".other DO ALSO DELETE FROM "S x"."T t"`, `rule "o r" on "S x".other was created (CREATE RULE "o r" AS`, `DROP RULE "o r" ON "S x".other`},
+		{`CREATE RULE o AS ON INSERT TO "S x".apart DO INSTEAD DELETE FROM "S x"."T t"`, `rule o on "S x".apart was created`, `DROP RULE o ON "S x".apart`},
 		{`CREATE PUBLICATION "p p" FOR TABLE "S x"."T t"`, `publication "p p" was created (columns (all) where ())`, `DROP PUBLICATION "p p"`},
 	} {
 		db.Exec(t, c.attach)

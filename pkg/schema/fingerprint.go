@@ -92,6 +92,10 @@ func (a Attached) compared(inOrder func([]Grant) []Grant, sorted func([]string) 
 		return keys
 	}
 	a.References, a.ReferencedBy = keys(a.References), keys(a.ReferencedBy)
+	a.Others = slices.Clone(a.Others)
+	for i := range a.Others {
+		a.Others[i].Table.OID = 0
+	}
 	return a
 }
 

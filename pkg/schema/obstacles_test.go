@@ -38,13 +38,11 @@ func TestObstacles(t *testing.T) {
 		t.Fatalf("the bare table has %v", got)
 	}
 	for _, c := range []struct{ attach, want, detach string }{
-		{`CREATE RULE r AS ON INSERT TO "S x".other DO ALSO DELETE FROM "S x"."T t"`, `rule: r on "S x".other`, `DROP RULE r ON "S x".other`},
+		{`CREATE VIEW w AS SELECT nextval('"S x"."T t_id_seq"')`, `dependent object: rule _RETURN on view public.w`, `DROP VIEW w`},
 		{`CREATE VIEW v AS SELECT id FROM "S x"."T t"; CREATE FUNCTION g() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM v; END`, `function: public.g()`, `DROP FUNCTION g; DROP VIEW v`},
 		{`CREATE VIEW v AS SELECT id FROM "S x"."T t"; CREATE FUNCTION g(v) RETURNS int LANGUAGE sql AS 'SELECT 1'`, `row type user: function public.g(public.v)`, `DROP FUNCTION g; DROP VIEW v`},
-		{`CREATE VIEW v AS SELECT id FROM "S x"."T t"; CREATE POLICY p ON "S x".other USING (EXISTS (SELECT FROM v))`, `dependent object: policy p on table "S x".other`, `DROP POLICY p ON "S x".other; DROP VIEW v`},
 		{`CREATE VIEW v AS SELECT id FROM "S x"."T t"; CREATE MATERIALIZED VIEW mv AS SELECT * FROM v`, `materialized view: public.mv`, `DROP VIEW v CASCADE`},
 		{`CREATE MATERIALIZED VIEW mv AS SELECT count(*) FROM "S x"."T t"`, `materialized view: public.mv`, `DROP MATERIALIZED VIEW mv`},
-		{`CREATE POLICY p ON "S x".other USING (EXISTS (SELECT FROM "S x"."T t"))`, `dependent object: policy p on table "S x".other`, `DROP POLICY p ON "S x".other`},
 		{`CREATE TABLE child () INHERITS ("S x"."T t")`, `inheritance: public.child`, `DROP TABLE child`},
 		{`CREATE TABLE parent (id int NOT NULL); ALTER TABLE "S x"."T t" INHERIT parent`, `inheritance: public.parent`, `ALTER TABLE "S x"."T t" NO INHERIT parent; DROP TABLE parent`},
 		{`SELECT pg_create_logical_replication_slot('test_decoding_' || oid, 'test_decoding'), pg_create_logical_replication_slot('pgshadow_' || oid, 'pgoutput') FROM pg_database WHERE datname = current_database(); CREATE PUBLICATION everything FOR ALL TABLES`, ``, `DROP PUBLICATION everything`},

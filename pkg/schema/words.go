@@ -147,9 +147,10 @@ func (t *Table) attached() (parts []part) {
 		parts = append(parts, rider("rule", Trigger(x)))
 	}
 	for _, x := range a.Policies {
-		definition := fmt.Sprintf("%s for %s to %s USING (%s) WITH CHECK (%s)", either(x.Permissive, "permissive", "restrictive"), in(policyCommands, x.Command),
-			strings.Join(roles(x.Roles), ", "), optional(x.Using), optional(x.Check))
-		parts = append(parts, newPart("policy", pg.Readable(x.Name), definition, x.Comment, x))
+		parts = append(parts, policy(x))
+	}
+	for _, x := range a.Others {
+		parts = append(parts, x.parts()...)
 	}
 	for _, x := range append(slices.Clone(a.References), a.ReferencedBy...) {
 		parts = append(parts, newPart("foreign key", fmt.Sprintf("%s (%s)", pg.Readable(x.Name), x.Table), x.Definition, x.Comment, x))
@@ -169,6 +170,29 @@ func (t *Table) attached() (parts []part) {
 
 func newPart(kind, name, definition string, text *string, all any) part {
 	return part{kind: kind, name: name, identity: kind + " " + name, sketch: definition, facts: []fact{{name: "definition", value: definition}, comment(text)}, rest: encode(all)}
+}
+
+func policy(x Policy) part {
+	definition := fmt.Sprintf("%s for %s to %s USING (%s) WITH CHECK (%s)", either(x.Permissive, "permissive", "restrictive"), in(policyCommands, x.Command),
+		strings.Join(roles(x.Roles), ", "), optional(x.Using), optional(x.Check))
+	return newPart("policy", pg.Readable(x.Name), definition, x.Comment, x)
+}
+
+// parts are those of another table, which is named with each.
+func (o Other) parts() (parts []part) {
+	on := func(p part, x any) {
+		p.name += " on " + o.Table.String()
+		p.identity = p.String()
+		p.rest = encode([]any{o.Table, o.Schemas, x})
+		parts = append(parts, p)
+	}
+	for _, x := range o.Rules {
+		on(rider("rule", Trigger(x)), x)
+	}
+	for _, x := range o.Policies {
+		on(policy(x), x)
+	}
+	return parts
 }
 
 func rider(kind string, x Trigger) part {

@@ -10,10 +10,16 @@ import (
 )
 
 // Rider is one attached object that fires on a table or reads it, and the
-// statements that make it.
+// statements that make it. Cannot says what it is that fails when they do.
 type Rider struct {
-	Kind, Name string
+	Cannot     string
 	Statements []Statement
+}
+
+func newRider(cannot, on, role string, build func(b *builder)) Rider {
+	b := &builder{owner: role, table: on}
+	build(b)
+	return Rider{Cannot: cannot, Statements: b.statements}
 }
 
 // riders lists, in the order in which they can be made, what is attached to a
@@ -21,9 +27,7 @@ type Rider struct {
 func riders(table, owner string, a schema.Attached) []Rider {
 	var all []Rider
 	rider := func(kind, name, on, role string, build func(b *builder)) {
-		b := &builder{owner: role, table: on}
-		build(b)
-		all = append(all, Rider{Kind: kind, Name: name, Statements: b.statements})
+		all = append(all, newRider(fmt.Sprintf("%s %s cannot be on the changed table", kind, name), on, role, build))
 	}
 	for _, view := range a.Views {
 		rider("view", view.String(), view.Quoted(), view.Owner, func(b *builder) { b.view(view) })
@@ -42,6 +46,9 @@ func riders(table, owner string, a schema.Attached) []Rider {
 	on(table, owner, a.Triggers, a.Rules)
 	for _, policy := range a.Policies {
 		rider("policy", pg.Ident(policy.Name), table, owner, func(b *builder) { b.policy(policy) })
+	}
+	for _, other := range a.Others {
+		all = append(all, otherRiders(other)...)
 	}
 	return all
 }

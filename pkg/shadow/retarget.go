@@ -58,6 +58,20 @@ func (r renaming) apply(sql string) string {
 	return b.String()
 }
 
+// moveRule is a rule's definition on another table: the first qualified name in it
+// is that of its own.
+func moveRule(definition string, to relation) string {
+	tokens := deparsed.FindAllString(definition, -1)
+	for i := range tokens {
+		next := [4]string{}
+		copy(next[:], tokens[i:])
+		if isQualified(next) {
+			return strings.Join(tokens[:i], "") + to.quoted() + strings.Join(tokens[i+3:], "")
+		}
+	}
+	return definition
+}
+
 // name is a qualified name, or the one that it is renamed to.
 func (r renaming) name(schemaName, name string) string {
 	if to, found := r[relation{unquoted(schemaName), unquoted(name)}]; found {
@@ -96,9 +110,10 @@ func (r renaming) relation(of schema.Relation) schema.Relation {
 func (r renaming) attached(a schema.Attached) schema.Attached {
 	a.Triggers = mapped(a.Triggers, r.trigger)
 	a.Rules = mapped(a.Rules, r.rule)
-	a.Policies = mapped(a.Policies, func(p schema.Policy) schema.Policy {
-		p.Using, p.Check = r.optional(p.Using), r.optional(p.Check)
-		return p
+	a.Policies = mapped(a.Policies, r.policy)
+	a.Others = mapped(a.Others, func(o schema.Other) schema.Other {
+		o.Policies, o.Rules = mapped(o.Policies, r.policy), mapped(o.Rules, r.rule)
+		return o
 	})
 	foreignKey := func(k schema.ForeignKey) schema.ForeignKey {
 		k.Definition, k.Table = r.apply(k.Definition), r.relation(k.Table)
@@ -136,6 +151,11 @@ func (r renaming) trigger(t schema.Trigger) schema.Trigger {
 func (r renaming) rule(rule schema.Rule) schema.Rule {
 	rule.Definition = r.apply(rule.Definition)
 	return rule
+}
+
+func (r renaming) policy(p schema.Policy) schema.Policy {
+	p.Using, p.Check = r.optional(p.Using), r.optional(p.Check)
+	return p
 }
 
 func (r renaming) optional(sql *string) *string {

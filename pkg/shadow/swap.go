@@ -89,13 +89,16 @@ func (p *Plan) move(b *builder, in Inputs, m mapping, identities []string) {
 	}
 }
 
-// detach takes off the original what would bind to the retired table: its views,
-// foreign keys in both directions, and its publications (hazard H50).
+// detach takes off what would bind to the retired table: policies and rules of other
+// tables, views, foreign keys in both directions, and publications (hazard H50).
 func (p *Plan) detach(b *builder) {
 	a, table := p.Original.Attached, p.Original.Quoted()
 	as := func(role, why, sql string, args ...any) {
 		b.add(why, sql, args...)
 		b.statements[len(b.statements)-1].Role = role
+	}
+	for _, other := range a.Others { // which may speak of the views
+		b.statements = append(b.statements, dropOther(other)...)
 	}
 	for _, views := range byOwner(a.Views) {
 		names := make([]string, len(views))
@@ -244,7 +247,7 @@ type LockKind string
 // The kinds of locks.
 const (
 	LockView        LockKind = "view"        // a view of it
-	LockReferencing LockKind = "referencing" // has a foreign key to it
+	LockReferencing LockKind = "referencing" // has a foreign key to it, or policies or rules that speak of it
 	LockTree        LockKind = "tree"        // the partitioned tables it is in, and the default partition beside it
 	LockItself      LockKind = "itself"      // it, and the shadow
 	LockReferenced  LockKind = "referenced"  // it has a foreign key to that one
@@ -252,29 +255,41 @@ const (
 
 // locks lists what the swap locks, in the order in which statements of the
 // application do: a view before what it is made of, a referencing table before the
-// referenced one. LOCK TABLE on a view would lock all that it is made of; a change of
-// its owner to its owner locks it alone.
+// referenced one, a table before what its policies and rules speak of. LOCK TABLE on
+// a view would lock all that it is made of; a change of its owner to its owner locks
+// it alone.
 func (p *Plan) locks(a schema.Attached) []Lock {
 	var all []Lock
 	add := func(kind LockKind, oid uint32, role, sql, name string) {
 		all = append(all, Lock{OID: oid, Kind: kind, Statement: Statement{SQL: sql, Role: role, Lock: "ACCESS EXCLUSIVE on " + name, Why: "everything that the swap changes is locked up front"}})
 	}
-	for _, view := range slices.Backward(p.Original.Attached.Views) {
-		add(LockView, view.OID, view.Owner, fmt.Sprintf("ALTER %s %s OWNER TO %s", view.Kind(), view.Quoted(), pg.Ident(view.Owner)), view.Quoted())
+	view := func(kind LockKind, oid uint32, owner, command, name string) {
+		add(kind, oid, owner, fmt.Sprintf("ALTER %s %s OWNER TO %s", command, name, pg.Ident(owner)), name)
 	}
-	tables := func(kind LockKind, keys []schema.ForeignKey) {
-		for _, end := range ends(p.Original.OID, keys) {
-			if slices.ContainsFunc(all, func(l Lock) bool { return l.OID == end.OID }) {
-				continue
+	referencing := append(slices.Clone(p.Original.Attached.ReferencedBy), a.ReferencedBy...)
+	referenced := append(slices.Clone(p.Original.Attached.References), a.References...)
+	keyed := ends(p.Original.OID, append(slices.Clone(referencing), referenced...))
+	tables := func(kind LockKind, tables []schema.Relation) {
+		for _, table := range tables {
+			switch {
+			case slices.ContainsFunc(all, func(l Lock) bool { return l.OID == table.OID }):
+			case table.Kind == "v":
+				view(kind, table.OID, table.Owner, "VIEW", table.Quoted())
+			default:
+				only := "ONLY "
+				if table.Kind == "p" && slices.Contains(keyed, table) { // a foreign key is of its partitions too
+					only = ""
+				}
+				add(kind, table.OID, table.Owner, fmt.Sprintf("LOCK TABLE %s%s IN ACCESS EXCLUSIVE MODE", only, table.Quoted()), table.Quoted())
 			}
-			only := "ONLY "
-			if end.Kind == "p" {
-				only = ""
-			}
-			add(kind, end.OID, end.Owner, fmt.Sprintf("LOCK TABLE %s%s IN ACCESS EXCLUSIVE MODE", only, end.Quoted()), end.Quoted())
 		}
 	}
-	tables(LockReferencing, append(slices.Clone(p.Original.Attached.ReferencedBy), a.ReferencedBy...))
+	ofViews, others := speakingOfViews(p.Original.Attached)
+	tables(LockReferencing, ofViews)
+	for _, v := range slices.Backward(p.Original.Attached.Views) {
+		view(LockView, v.OID, v.Owner, v.Kind(), v.Quoted())
+	}
+	tables(LockReferencing, inLockOrder(append(others, ends(p.Original.OID, referencing)...)))
 	below := p.lockTree(func(kind LockKind, table schema.Relation, mode string) {
 		add(kind, table.OID, table.Owner, fmt.Sprintf("LOCK TABLE ONLY %s IN %s MODE", table.Quoted(), mode), table.Quoted())
 		all[len(all)-1].Statement.Lock = mode + " on " + table.Quoted()
@@ -282,7 +297,7 @@ func (p *Plan) locks(a schema.Attached) []Lock {
 	itself := fmt.Sprintf("LOCK TABLE ONLY %s, ONLY %s IN ACCESS EXCLUSIVE MODE", p.Original.Quoted(), p.Names.Shadow())
 	add(LockItself, p.Original.OID, p.Owner, itself, p.Original.Quoted())
 	below()
-	tables(LockReferenced, append(slices.Clone(p.Original.Attached.References), a.References...))
+	tables(LockReferenced, ends(p.Original.OID, referenced))
 	return all
 }
 

@@ -11,8 +11,9 @@ import (
 // Trial tries out, on the empty shadow, everything that is attached to the
 // original, so that PostgreSQL itself says what the change breaks, and how a
 // definition reads when columns have been renamed. Its own schemas stand in for
-// those of views and of the tables at the other ends of foreign keys; they live
-// within the transaction that builds the shadow.
+// those of views, of the tables at the other ends of foreign keys, and of tables whose
+// policies and rules speak of the original; they live within the transaction that
+// builds the shadow.
 type Trial struct {
 	original *schema.Table
 	names    Names
@@ -34,9 +35,15 @@ func NewTrial(original *schema.Table, names Names) *Trial {
 	for _, view := range original.Attached.Views {
 		t.others[relation{view.Schema, view.Name}] = relation{t.schema(view.Schema), view.Name}
 	}
+	for _, sequence := range original.Sequences {
+		if sequence.Identity {
+			t.others[relation{sequence.Schema, sequence.Name}] = relation{names.ShadowSchema(), sequence.Name}
+		}
+	}
 	keys := t.keys.attached(original.Attached)
 	t.attached = t.others.attached(original.Attached)
 	t.attached.References, t.attached.ReferencedBy = keys.References, keys.ReferencedBy
+	t.attached.Others = mapped(t.attached.Others, t.standIn)
 	for i, publication := range original.Attached.Publications {
 		if publication.Filter != nil {
 			t.attached.Policies = append(t.attached.Policies, schema.Policy{Name: filterName(i), Permissive: true, Command: "r", Roles: []string{""}, Using: t.others.optional(publication.Filter)})
@@ -108,12 +115,14 @@ func (t *Trial) Close(now *schema.Table) []Statement {
 
 // Riders lists what is tried: it would keep a column from changing its type, so
 // it is made for each try, and rolled back.
-func (t *Trial) Riders() []Rider { return riders(t.names.Shadow(), t.original.Owner, t.attached) }
+func (t *Trial) Riders() []Rider {
+	return append(t.standIns(), riders(t.names.Shadow(), t.original.Owner, t.attached)...)
+}
 
 // Needed tells whether anything is attached at all.
 func (t *Trial) Needed() bool {
 	a := t.attached
-	return len(a.References)+len(a.ReferencedBy)+len(a.Triggers)+len(a.Rules)+len(a.Policies)+len(a.Views) > 0
+	return len(a.References)+len(a.ReferencedBy)+len(a.Triggers)+len(a.Rules)+len(a.Policies)+len(a.Views)+len(a.Others) > 0
 }
 
 // LearnKeys takes the foreign keys from the facts of the shadow with all of the
@@ -142,6 +151,9 @@ func (t *Trial) Learn(now *schema.Table) error {
 		}
 		learned.Granted, learned.Grants, learned.DefaultGrantees = view.Granted, view.Grants, view.DefaultGrantees
 		t.attached.Views[i] = learned
+	}
+	for i, other := range t.attached.Others {
+		t.attached.Others[i] = learnOther(now.Attached.Others, other, &lost)
 	}
 	if len(lost) > 0 {
 		return &Refusal{Check: "attached", Reason: fmt.Sprintf("the definition of %s cannot be made to speak of another table", lost[0]),
@@ -178,6 +190,9 @@ func (t *Trial) Attached() schema.Attached {
 		}
 		return false
 	})
+	for i, other := range a.Others {
+		a.Others[i] = moved(other, t.original.Attached.Others[i].Table)
+	}
 	for i, key := range a.ReferencedBy {
 		a.ReferencedBy[i].Table = t.real(key.Table)
 	}

@@ -21,12 +21,43 @@ triggers(relation, list) AS (
     FROM pg_catalog.pg_trigger t
    WHERE t.tgrelid IN (SELECT oid FROM relations) AND NOT t.tgisinternal AND t.tgparentid = 0 GROUP BY 1
 ),
+-- What policies and rules of other tables may speak of, and would go on speaking of when it is the retired table's: the
+-- table and its views, their row types, and the table's identity sequences.
+spoken(classid, oid, namespace) AS (
+  SELECT 'pg_catalog.pg_class'::regclass, c.oid, c.relnamespace FROM relations JOIN pg_catalog.pg_class c USING (oid)
+  UNION ALL
+  SELECT 'pg_catalog.pg_type'::regclass, x.oid, t.typnamespace
+    FROM relations JOIN pg_catalog.pg_type t ON t.typrelid = relations.oid, LATERAL (VALUES (t.oid), (t.typarray)) AS x(oid)
+  UNION ALL
+  SELECT s.classid, s.objid, (SELECT relnamespace FROM pg_catalog.pg_class WHERE oid = s.objid) FROM pg_catalog.pg_depend s
+   WHERE s.classid = 'pg_catalog.pg_class'::regclass AND s.refclassid = 'pg_catalog.pg_class'::regclass AND s.refobjid = $1
+     AND s.refobjsubid > 0 AND s.deptype = 'i'
+),
+speaking(relation, classid, oid, namespace) AS MATERIALIZED (
+  SELECT p.polrelid, d.classid, p.oid, s.namespace
+    FROM spoken s JOIN pg_catalog.pg_depend d ON d.refclassid = s.classid AND d.refobjid = s.oid AND d.classid = 'pg_catalog.pg_policy'::regclass
+    JOIN pg_catalog.pg_policy p ON p.oid = d.objid AND p.polrelid <> $1
+  UNION
+  SELECT r.ev_class, d.classid, r.oid, s.namespace
+    FROM spoken s JOIN pg_catalog.pg_depend d ON d.refclassid = s.classid AND d.refobjid = s.oid AND d.classid = 'pg_catalog.pg_rewrite'::regclass
+    JOIN pg_catalog.pg_rewrite r ON r.oid = d.objid AND r.rulename <> '_RETURN' AND r.ev_class NOT IN (SELECT oid FROM relations)
+),
 rules(relation, list) AS (
   SELECT r.ev_class, pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
       'name', r.rulename, 'definition', pg_catalog.pg_get_ruledef(r.oid), 'enabled', r.ev_enabled,
       'comment', pg_catalog.obj_description(r.oid, 'pg_rewrite')) ORDER BY r.rulename)
     FROM pg_catalog.pg_rewrite r
-   WHERE r.ev_class IN (SELECT oid FROM relations) AND r.rulename <> '_RETURN' GROUP BY 1
+   WHERE (r.ev_class IN (SELECT oid FROM relations) OR r.oid IN (SELECT oid FROM speaking WHERE classid = 'pg_catalog.pg_rewrite'::regclass))
+     AND r.rulename <> '_RETURN' GROUP BY 1
+),
+policies(relation, list) AS (
+  SELECT p.polrelid, pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'name', p.polname, 'permissive', p.polpermissive, 'command', p.polcmd,
+      'roles', (SELECT pg_catalog.jsonb_agg(CASE WHEN r = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(r) END ORDER BY n) FROM pg_catalog.unnest(p.polroles) WITH ORDINALITY AS u(r, n)),
+      'using', pg_catalog.pg_get_expr(p.polqual, p.polrelid), 'check', pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
+      'comment', pg_catalog.obj_description(p.oid, 'pg_policy')) ORDER BY p.polname)
+    FROM pg_catalog.pg_policy p
+   WHERE p.polrelid = $1 OR p.oid IN (SELECT oid FROM speaking WHERE classid = 'pg_catalog.pg_policy'::regclass) GROUP BY 1
 ),
 keys AS (
   SELECT k.conrelid, k.confrelid, pg_catalog.jsonb_build_object(
@@ -45,12 +76,16 @@ SELECT pg_catalog.jsonb_build_object(
   'row_security', c.relrowsecurity, 'forced', c.relforcerowsecurity,
   'triggers', coalesce((SELECT list FROM triggers WHERE relation = c.oid), '[]'),
   'rules', coalesce((SELECT list FROM rules WHERE relation = c.oid), '[]'),
-  'policies', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
-      'name', p.polname, 'permissive', p.polpermissive, 'command', p.polcmd,
-      'roles', (SELECT pg_catalog.jsonb_agg(CASE WHEN r = 0 THEN '' ELSE pg_catalog.pg_get_userbyid(r) END ORDER BY n) FROM pg_catalog.unnest(p.polroles) WITH ORDINALITY AS u(r, n)),
-      'using', pg_catalog.pg_get_expr(p.polqual, p.polrelid), 'check', pg_catalog.pg_get_expr(p.polwithcheck, p.polrelid),
-      'comment', pg_catalog.obj_description(p.oid, 'pg_policy')) ORDER BY p.polname), '[]')
-    FROM pg_catalog.pg_policy p WHERE p.polrelid = c.oid),
+  'policies', coalesce((SELECT list FROM policies WHERE relation = c.oid), '[]'),
+  'others', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(
+      'table', pg_catalog.jsonb_build_object('oid', o.oid::bigint, 'schema', n.nspname, 'name', o.relname, 'kind', o.relkind,
+                                             'owner', pg_catalog.pg_get_userbyid(o.relowner)),
+      'schemas', (SELECT pg_catalog.jsonb_agg(DISTINCT sn.nspname) FROM speaking s JOIN pg_catalog.pg_namespace sn ON sn.oid = s.namespace WHERE s.relation = o.oid),
+      'policies', coalesce((SELECT list FROM policies WHERE relation = o.oid), '[]'),
+      'rules', coalesce((SELECT list FROM rules WHERE relation = o.oid), '[]')) ORDER BY n.nspname, o.relname), '[]')
+    FROM pg_catalog.pg_class o JOIN pg_catalog.pg_namespace n ON n.oid = o.relnamespace
+     AND n.nspname !~ '^pgshadow_[a-z0-9]{10}_retired$' -- that of another run speaks of tables as they were
+    WHERE o.oid IN (SELECT relation FROM speaking)),
   'references', (SELECT coalesce(pg_catalog.jsonb_agg(fact ORDER BY conname), '[]') FROM keys WHERE conrelid = c.oid),
   'referenced_by', (SELECT coalesce(pg_catalog.jsonb_agg(fact ORDER BY nspname, relname, conname), '[]') FROM keys WHERE conrelid <> c.oid),
   'views', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object(

@@ -15,11 +15,6 @@ WITH RECURSIVE relations(oid) AS (
 SELECT 'materialized view' AS check_name, v.oid::regclass::text AS object
   FROM relations JOIN pg_catalog.pg_class v USING (oid) WHERE v.relkind = 'm'
 UNION ALL
-SELECT 'rule', pg_catalog.format('%I on %s', r.rulename, r.ev_class::regclass)
-  FROM relations d
-  JOIN pg_catalog.pg_depend p ON p.refclassid = 'pg_catalog.pg_class'::regclass AND p.refobjid = d.oid AND p.classid = 'pg_catalog.pg_rewrite'::regclass
-  JOIN pg_catalog.pg_rewrite r ON r.oid = p.objid AND r.rulename <> '_RETURN' AND r.ev_class NOT IN (SELECT oid FROM relations)
-UNION ALL
 -- NOT VALID, without which the swap would read every row, comes to partitioned tables with PostgreSQL 18.
 SELECT 'foreign key', pg_catalog.format('%I on %s, which is partitioned', k.conname, k.conrelid::regclass)
   FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid AND c.relkind = 'p'
@@ -59,13 +54,17 @@ SELECT 'dependent object', pg_catalog.pg_describe_object(d.classid, d.objid, d.o
        UNION ALL SELECT s.objid FROM pg_catalog.pg_depend s WHERE s.classid = 'pg_catalog.pg_class'::regclass
                   AND s.refclassid = 'pg_catalog.pg_class'::regclass AND s.refobjid = $1 AND s.refobjsubid > 0 AND s.deptype = 'i')
    AND CASE d.classid
-         WHEN 'pg_catalog.pg_policy'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_policy p WHERE p.oid = d.objid AND p.polrelid = $1)
+         -- Only the session that they belong to can get at temporary tables and views.
+         WHEN 'pg_catalog.pg_policy'::regclass THEN EXISTS (SELECT FROM pg_catalog.pg_policy p JOIN pg_catalog.pg_class c ON c.oid = p.polrelid WHERE p.oid = d.objid AND c.relpersistence = 't')
+         WHEN 'pg_catalog.pg_rewrite'::regclass THEN EXISTS (SELECT FROM pg_catalog.pg_rewrite r JOIN pg_catalog.pg_class c ON c.oid = r.ev_class
+              JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace AND n.nspname !~ '^pgshadow_[a-z0-9]{10}_source$'
+              WHERE r.oid = d.objid AND (c.relpersistence = 't' OR r.rulename = '_RETURN' AND r.ev_class NOT IN (SELECT oid FROM relations)))
          WHEN 'pg_catalog.pg_trigger'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.oid = d.objid AND (t.tgrelid IN (SELECT oid FROM relations) OR t.tgisinternal))
          WHEN 'pg_catalog.pg_attrdef'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_attrdef f WHERE f.oid = d.objid AND f.adrelid IN (SELECT oid FROM relations))
          WHEN 'pg_catalog.pg_constraint'::regclass THEN NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k WHERE k.oid = d.objid AND (k.conrelid = $1 OR k.contype = 'f'))
          WHEN 'pg_catalog.pg_class'::regclass THEN d.objid <> $1 AND NOT EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.oid = d.objid AND c.relkind IN ('i', 'S', 't')) AND
               NOT EXISTS (SELECT FROM pg_catalog.pg_inherits h WHERE h.inhrelid = d.objid)
-         ELSE d.classid NOT IN ('pg_catalog.pg_rewrite'::regclass, 'pg_catalog.pg_proc'::regclass,
+         ELSE d.classid NOT IN ('pg_catalog.pg_proc'::regclass,
               'pg_catalog.pg_publication_rel'::regclass, 'pg_catalog.pg_statistic_ext'::regclass, 'pg_catalog.pg_type'::regclass)
        END
 UNION ALL
@@ -80,7 +79,8 @@ SELECT 'row type user', pg_catalog.pg_describe_object(d.classid, d.objid, d.objs
   JOIN pg_catalog.pg_type t ON t.oid = c.reltype
   JOIN pg_catalog.pg_depend d ON d.refclassid = 'pg_catalog.pg_type'::regclass AND d.refobjid IN (t.oid, t.typarray)
  WHERE d.deptype NOT IN ('i', 'p')
-   AND NOT (d.classid = 'pg_catalog.pg_rewrite'::regclass AND EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.oid = d.objid AND r.ev_class IN (SELECT oid FROM relations)))
+   AND d.classid <> 'pg_catalog.pg_policy'::regclass
+   AND NOT (d.classid = 'pg_catalog.pg_rewrite'::regclass AND EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.oid = d.objid AND (r.rulename <> '_RETURN' OR r.ev_class IN (SELECT oid FROM relations))))
 UNION ALL
 SELECT 'function', pg_catalog.format('%s', d.objid::regprocedure)
   FROM pg_catalog.pg_depend d
