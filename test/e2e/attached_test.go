@@ -36,6 +36,25 @@ var attachedCases = []dumpCase{
 		CREATE POLICY r ON t AS RESTRICTIVE FOR SELECT TO {role}_reader, PUBLIC USING (EXISTS (SELECT FROM member m WHERE m.t = t.id AND m.who = t.who));
 		CREATE POLICY i ON t FOR INSERT WITH CHECK (id > 0)`,
 		alters: []string{"ALTER COLUMN n SET DEFAULT 7", "RENAME COLUMN who TO owner"}},
+	{name: "policies of other tables", setup: `CREATE SCHEMA "Far away"; GRANT ALL ON SCHEMA "Far away", public TO {role}_holder; CREATE TABLE t (id int PRIMARY KEY, who text, n int, pad int); INSERT INTO t SELECT i, 'w' || i % 3, i, i FROM generate_series(1, 500) i;
+		CREATE VIEW seen AS SELECT id, who AS name FROM t WHERE n > 0; CREATE VIEW "Twice" AS SELECT a.id, b.name FROM seen a JOIN seen b USING (id);
+		CREATE TABLE doc (id int PRIMARY KEY, t int REFERENCES t, up int); ALTER TABLE doc ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; CREATE FUNCTION mine(doc) RETURNS boolean LANGUAGE sql RETURN true;
+		CREATE POLICY "p 1" ON doc USING (EXISTS (SELECT FROM t WHERE t.id = doc.t AND t.who = current_user)) WITH CHECK (t IN (SELECT id FROM "Twice")); COMMENT ON POLICY "p 1" ON doc IS 'it''s theirs';
+		CREATE POLICY r ON doc AS RESTRICTIVE FOR UPDATE TO {role}_reader, PUBLIC USING (mine(doc) AND (SELECT max(t.n) FROM t JOIN doc d ON d.t = t.id WHERE d.up = doc.id GROUP BY t.who LIMIT 1) > id);
+		CREATE POLICY alone ON doc FOR SELECT USING (id > 0); CREATE POLICY rows ON doc FOR INSERT TO {role}_holder WITH CHECK ((SELECT t FROM t WHERE t.id = doc.t) IS NOT NULL);
+		CREATE TABLE "Far away"."Part ed" (id int, t int) PARTITION BY RANGE (id); CREATE TABLE "Far away"."Leaf" PARTITION OF "Far away"."Part ed" DEFAULT; CREATE TABLE down (t int REFERENCES doc) PARTITION BY LIST (t);
+		CREATE POLICY p ON "Far away"."Part ed" FOR SELECT USING (t = ANY (SELECT id FROM seen)); CREATE POLICY p ON "Far away"."Leaf" FOR DELETE USING ((SELECT count(*) FROM public.t x WHERE x.id > "Leaf".t) > "Leaf".id);
+		 ALTER TABLE "Far away"."Part ed" OWNER TO {role}_holder; ALTER TABLE "Far away"."Leaf" OWNER TO {role}_holder`,
+		alters: []string{"ALTER COLUMN pad TYPE bigint", "RENAME COLUMN who TO owner", "ADD COLUMN x int"}},
+	{name: "rules of other tables", setup: `CREATE SCHEMA "Far away"; GRANT ALL ON SCHEMA "Far away", public TO {role}_holder; CREATE TABLE t (id int PRIMARY KEY, ident int GENERATED ALWAYS AS IDENTITY, v text UNIQUE, pad int); INSERT INTO t (id, v) SELECT i, 'v' || i FROM generate_series(1, 500) i;
+		CREATE VIEW seen AS SELECT id, v AS name FROM t; CREATE TABLE doc (id int PRIMARY KEY, v text); CREATE TABLE log (n int);
+		CREATE RULE " TO public.doc" AS ON INSERT TO doc WHERE new.id > (SELECT max(id) FROM t) DO ALSO (INSERT INTO t (id, v) VALUES (new.id, new.v) ON CONFLICT (v) DO UPDATE SET v = excluded.v; DELETE FROM log WHERE n = 7; UPDATE doc SET v = s.name FROM seen s WHERE s.id = doc.id); CREATE RULE told AS ON INSERT TO doc DO ALSO (NOTIFY x; DELETE FROM t WHERE id = new.id);
+		COMMENT ON RULE " TO public.doc" ON doc IS 'it''s told'; CREATE RULE off AS ON DELETE TO doc DO INSTEAD DELETE FROM t WHERE id = old.id RETURNING id, v; ALTER TABLE doc DISABLE RULE off;
+		CREATE RULE rep AS ON UPDATE TO doc DO ALSO SELECT new.* FROM t; ALTER TABLE doc ENABLE REPLICA RULE rep; CREATE RULE alw AS ON UPDATE TO doc DO ALSO UPDATE seen SET name = new.v WHERE id = new.id; ALTER TABLE doc ENABLE ALWAYS RULE alw;
+		CREATE RULE ident AS ON INSERT TO log DO ALSO UPDATE log SET n = currval('t_ident_seq'); CREATE RULE none AS ON DELETE TO log DO INSTEAD NOTHING;
+		CREATE VIEW apart AS SELECT id, v FROM doc; CREATE RULE put AS ON INSERT TO apart DO INSTEAD INSERT INTO t (id, v) VALUES (new.id, new.v) RETURNING t.id, t.v; CREATE FUNCTION told(apart) RETURNS int LANGUAGE sql RETURN 1; CREATE RULE row AS ON DELETE TO apart DO INSTEAD SELECT told(old), t.id FROM t;
+		CREATE TABLE "Far away"."Doc" (LIKE t) PARTITION BY LIST (id); CREATE RULE "r r" AS ON INSERT TO "Far away"."Doc" DO INSTEAD INSERT INTO t (id, v) SELECT new.id, new.v; ALTER TABLE "Far away"."Doc" OWNER TO {role}_holder`,
+		alters: []string{"ALTER COLUMN pad SET DEFAULT 3", "RENAME COLUMN v TO vv", "ADD COLUMN x int"}},
 	{name: "forced row security", bypass: true, setup: `CREATE TABLE t (id int PRIMARY KEY, who text, n int); INSERT INTO t SELECT i, 'w' || i % 3, i FROM generate_series(1, 500) i; ALTER TABLE t ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY;
 		CREATE POLICY own ON t USING (who = 'w1')`,
 		alters: []string{"ALTER COLUMN id TYPE bigint", "RENAME COLUMN who TO owner"}},

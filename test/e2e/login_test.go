@@ -94,7 +94,7 @@ func handOver(t *testing.T, db *pgtest.DB, owner, member string) {
 	reown(t, db, owner)
 	// Whose tables there are, and who has granted something on them.
 	others := pgtest.Scalar[[]string](t, db, `SELECT coalesce(array_agg(DISTINCT role::regrole::text), '{}') FROM (
-		SELECT relowner AS role FROM pg_class WHERE relkind IN ('r', 'v') AND oid >= 16384
+		SELECT relowner AS role FROM pg_class WHERE relkind IN ('r', 'p', 'v') AND oid >= 16384
 		UNION ALL SELECT x.grantor FROM pg_class c, aclexplode(relacl) x WHERE c.oid >= 16384
 		UNION ALL SELECT x.grantor FROM pg_attribute, aclexplode(attacl) x WHERE attrelid >= 16384) AS roles WHERE role >= 16384`)
 	for _, other := range others {
