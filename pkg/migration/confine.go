@@ -27,13 +27,22 @@ func (m *Migration) confine(ctx context.Context, tx pgx.Tx, names shadow.Names) 
 			return fmt.Errorf("confining the owner's code, %s (%s): %w", statement.Why, statement.SQL, err)
 		}
 	}
-	return m.refuseOpenCode(ctx, tx, names)
+	for _, owner := range append(m.otherOwners(), m.target.table.Owner) {
+		if err := m.refuseOpenCode(ctx, tx, names, owner); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
-// refuseOpenCode refuses default privileges that open the functions' schema to the
-// owner by way of another role: it could alter them.
-func (m *Migration) refuseOpenCode(ctx context.Context, tx pgx.Tx, names shadow.Names) error {
-	owner, role := m.target.table.Owner, m.target.server.Role
+func (m *Migration) otherOwners() []string {
+	return shadow.OtherOwners(m.target.table, m.target.server.Role)
+}
+
+// refuseOpenCode refuses default privileges that open the functions' schema to an
+// owner of theirs by way of another role: it could alter them.
+func (m *Migration) refuseOpenCode(ctx context.Context, tx pgx.Tx, names shadow.Names, owner string) error {
+	role := m.target.server.Role
 	var open bool
 	err := tx.QueryRow(ctx, `SELECT pg_catalog.has_schema_privilege($1::pg_catalog.name, $2::pg_catalog.text, 'USAGE')
 		AND NOT pg_catalog.pg_has_role($1::pg_catalog.name, $3::pg_catalog.name, 'MEMBER')`, owner, names.CodeSchema(), role).Scan(&open)
@@ -79,7 +88,9 @@ func (m *Migration) dropConfinement(ctx context.Context, names shadow.Names) err
 	)
 }
 
-// confined runs statements that name everything by its schema as the owner.
+// confined runs statements that name everything by its schema as their owner.
 func (m *Migration) confined(names shadow.Names) pg.Confined {
-	return names.Confined(m.target.table.Owner, "")
+	confined := names.Confined(m.target.table.Owner, "")
+	confined.Others = m.otherOwners()
+	return confined
 }

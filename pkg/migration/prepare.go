@@ -93,7 +93,8 @@ func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*
 	if err != nil {
 		return nil, err
 	}
-	inputs := shadow.Inputs{Names: names, Change: m.target.change, Original: m.target.table, Shadow: changed, SearchPath: m.sessionPath(), Attached: attached, Forced: m.forced(), Superuser: m.target.server.Superuser}
+	inputs := shadow.Inputs{Names: names, Change: m.target.change, Original: m.target.table, Shadow: changed, SearchPath: m.sessionPath(), Attached: attached,
+		Others: m.otherOwners(), Forced: m.forced(), Superuser: m.target.server.Superuser}
 	if inputs.Membership, err = m.membership(ctx, tx, names); err != nil {
 		return nil, err
 	}

@@ -3,6 +3,8 @@ package pg
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
@@ -26,7 +28,13 @@ type Confined struct {
 	Schema     string // of the two functions; closed to the role
 	Role       string
 	SearchPath string // of each statement, as SET takes it
+	// Others are roles with a function each, OtherFunction, by which ExecAs runs their
+	// statements. They are like RunFunction, but belong to them.
+	Others []string
 }
+
+// OtherFunction is that of the i-th of Others.
+func OtherFunction(i int) string { return RunFunction + strconv.Itoa(i+1) }
 
 // Exec runs a statement whose parameters are string or []string, for
 // $n::pg_catalog.text and $n::pg_catalog.text[], and tells how many rows it took in.
@@ -74,9 +82,12 @@ func texts(types *pgtype.Map, args []any) ([]string, error) {
 	return all, nil
 }
 
-// ExecAs is ExecAs for a statement of any role: those of the Confined's own go
-// through the function.
+// ExecAs is ExecAs for a statement of any role: those of the Confined's own, and of
+// Others, go through the function.
 func (c Confined) ExecAs(ctx context.Context, tx pgx.Tx, role string, settings map[string]string, sql string) error {
+	if i := slices.Index(c.Others, role); i >= 0 {
+		return c.execOther(ctx, tx, OtherFunction(i), settings, sql)
+	}
 	if role != c.Role {
 		if _, err := tx.Exec(ctx, ownTerms); err != nil {
 			return fmt.Errorf("taking back the settings: %w", err)
@@ -99,6 +110,21 @@ func (c Confined) ExecAs(ctx context.Context, tx pgx.Tx, role string, settings m
 	return nil
 }
 
+// execOther keeps the code of two roles apart: what either has deferred runs before
+// anything of the other's does.
+func (c Confined) execOther(ctx context.Context, tx pgx.Tx, function string, settings map[string]string, sql string) error {
+	script := []string{c.immediate(RunFunction), ownTerms}
+	for name, value := range settings {
+		script = append(script, "SET LOCAL "+Ident(name)+" = "+Literal(value))
+	}
+	script = append(script, c.call(function, sql), c.immediate(function), ownTerms)
+	for name := range settings {
+		script = append(script, "SET LOCAL "+Ident(name)+" TO DEFAULT")
+	}
+	_, err := tx.Exec(ctx, strings.Join(script, "; "))
+	return err
+}
+
 // ownTerms takes back what code may have set that decides how the session's next
 // statements are read. Temporary objects come last: where the path does not name
 // them, a temporary domain would hide a type of the system's. No string of it has
@@ -109,7 +135,7 @@ const ownTerms = "SET search_path = pg_temp; SET standard_conforming_strings = o
 // makes the session fit for statements of pgshadow's own. They go on to be the
 // session's role's: Exec never changed it.
 func (c Confined) Leave(ctx context.Context, tx pgx.Tx) error {
-	if _, err := tx.Exec(ctx, c.immediate()+"; "+ownTerms); err != nil {
+	if _, err := tx.Exec(ctx, c.immediate(RunFunction)+"; "+ownTerms); err != nil {
 		return fmt.Errorf("running what was deferred: %w", err)
 	}
 	return nil
@@ -117,8 +143,13 @@ func (c Confined) Leave(ctx context.Context, tx pgx.Tx) error {
 
 // immediate runs deferred triggers, which otherwise the COMMIT would, as whoever
 // commits.
-func (c Confined) immediate() string {
-	return fmt.Sprintf("SELECT %s(%s, 'SET CONSTRAINTS ALL IMMEDIATE', '{}')", Ident(c.Schema, RunFunction), Literal(c.SearchPath))
+func (c Confined) immediate(function string) string {
+	return c.call(function, "SET CONSTRAINTS ALL IMMEDIATE")
+}
+
+// call is a statement that runs another, without parameters, by one of the functions.
+func (c Confined) call(function, sql string) string {
+	return fmt.Sprintf("SELECT %s(%s, %s, '{}')", Ident(c.Schema, function), Literal(c.SearchPath), Literal(sql))
 }
 
 // Settle is the last statement before a COMMIT: nothing that the code has left runs
@@ -127,7 +158,7 @@ func (c Confined) immediate() string {
 // trigger could be: temporary tables are gone, and the transaction is read-only.
 // Cursors WITH HOLD, whose query the COMMIT would run, are closed.
 func (c Confined) Settle(ctx context.Context, tx pgx.Tx) error {
-	script := []string{c.immediate(), "DISCARD TEMP", "SET TRANSACTION READ ONLY", c.immediate(), "CLOSE ALL", ownTerms}
+	script := []string{c.immediate(RunFunction), "DISCARD TEMP", "SET TRANSACTION READ ONLY", c.immediate(RunFunction), "CLOSE ALL", ownTerms}
 	if _, err := tx.Exec(ctx, strings.Join(script, "; ")); err != nil {
 		return fmt.Errorf("running what was deferred, before the commit: %w", err)
 	}

@@ -2,6 +2,7 @@ package shadow
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/pgshadow/pgshadow/pkg/pg"
@@ -22,7 +23,29 @@ func (n Names) Confined(owner, searchPath string) pg.Confined {
 }
 
 // Confined runs statements as the table's owner, under the plan's search_path.
-func (p *Plan) Confined() pg.Confined { return p.Names.Confined(p.Owner, p.SearchPath) }
+func (p *Plan) Confined() pg.Confined {
+	confined := p.Names.Confined(p.Owner, p.SearchPath)
+	confined.Others = p.Others
+	return confined
+}
+
+// OtherOwners are those who own what is attached to the original, beside its owner and
+// the login role. Definitions that are read again run their code too: a literal of a
+// type that holds a domain is checked by it.
+func OtherOwners(original *schema.Table, login string) []string {
+	var roles []string
+	for _, view := range original.Attached.Views {
+		roles = append(roles, view.Owner)
+	}
+	for _, other := range original.Attached.Others {
+		roles = append(roles, other.Table.Owner)
+	}
+	for _, key := range append(slices.Clone(original.Attached.References), original.Attached.ReferencedBy...) {
+		roles = append(roles, key.Table.Owner)
+	}
+	slices.Sort(roles)
+	return slices.DeleteFunc(slices.Compact(roles), func(role string) bool { return role == original.Owner || role == login })
+}
 
 // Source is what the owner reads the original's rows from, for FROM.
 func (p *Plan) Source() string {
@@ -48,35 +71,46 @@ func Confine(original *schema.Table, names Names, login string) ([]Statement, er
 	for i := range args {
 		args[i] = fmt.Sprintf("args[%d]", i+1)
 	}
-	code, owner := pg.Ident(names.CodeSchema()), pg.Ident(original.Owner)
-	function := func(name, result, body string) string {
-		const form = `CREATE FUNCTION %s(path pg_catalog.text, statement pg_catalog.text, args pg_catalog.text[]) RETURNS %s
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_temp AS $$
-%s
-$$`
-		return fmt.Sprintf(form, pg.Ident(names.CodeSchema(), name), result, body)
-	}
-	const head = "BEGIN\n\tPERFORM pg_catalog.set_config('search_path', path, true);\n"
 	using := "EXECUTE statement USING " + strings.Join(args, ", ") + ";\n"
-	const why = "the owner's code runs within it, and cannot leave the owner's role there"
+	run := "DECLARE affected pg_catalog.int8;\n%s\t" + using + "\tGET DIAGNOSTICS affected = ROW_COUNT;\n\tRETURN affected;\nEND"
+	code := pg.Ident(names.CodeSchema())
 	all := []Statement{
 		{Why: "a schema for what runs the owner's code", SQL: "CREATE SCHEMA " + code},
 		{Why: "closed, whatever the default privileges are", SQL: fmt.Sprintf("REVOKE ALL ON SCHEMA %s FROM PUBLIC", code)},
-		{Why: "the functions are the owner's", SQL: fmt.Sprintf("GRANT USAGE, CREATE ON SCHEMA %s TO %s", code, owner)},
-		{Why: why, Role: original.Owner, SQL: function(pg.RunFunction, "pg_catalog.int8",
-			"DECLARE affected pg_catalog.int8;\n"+head+"\t"+using+"\tGET DIAGNOSTICS affected = ROW_COUNT;\n\tRETURN affected;\nEND")},
-		{Why: why, Role: original.Owner, SQL: function(pg.ReadFunction, "SETOF pg_catalog.record", head+"\tRETURN QUERY "+using+"END")},
 	}
-	for _, name := range []string{pg.RunFunction, pg.ReadFunction} {
-		signature := pg.Ident(names.CodeSchema(), name) + "(pg_catalog.text, pg_catalog.text, pg_catalog.text[])"
-		all = append(all,
-			Statement{Why: "for the login role alone", Role: original.Owner, SQL: "REVOKE ALL ON FUNCTION " + signature + " FROM PUBLIC"},
-			Statement{Why: "for the login role alone", Role: original.Owner, SQL: "GRANT EXECUTE ON FUNCTION " + signature + " TO " + pg.Ident(login)})
-	}
-	if login != original.Owner {
-		all = append(all, Statement{Why: "the owner could alter the functions otherwise", SQL: fmt.Sprintf("REVOKE ALL ON SCHEMA %s FROM %s", code, owner)})
+	all = append(all, confineRole(names, original.Owner, login, []codeFunction{
+		{pg.RunFunction, "pg_catalog.int8", run}, {pg.ReadFunction, "SETOF pg_catalog.record", "%s\tRETURN QUERY " + using + "END"}})...)
+	for i, role := range OtherOwners(original, login) {
+		all = append(all, confineRole(names, role, login, []codeFunction{{pg.OtherFunction(i), "pg_catalog.int8", run}})...)
 	}
 	return all, nil
+}
+
+// codeFunction is one of the functions; body has a place for how each begins.
+type codeFunction struct{ name, result, body string }
+
+func confineRole(names Names, role, login string, functions []codeFunction) []Statement {
+	const why = "the owner's code runs within it, and cannot leave the owner's role there"
+	const head = "BEGIN\n\tPERFORM pg_catalog.set_config('search_path', path, true);\n"
+	const form = `CREATE FUNCTION %s(path pg_catalog.text, statement pg_catalog.text, args pg_catalog.text[]) RETURNS %s
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_temp AS $$
+%s
+$$`
+	code := pg.Ident(names.CodeSchema())
+	all := []Statement{{Why: "the functions are the owner's", SQL: fmt.Sprintf("GRANT USAGE, CREATE ON SCHEMA %s TO %s", code, pg.Ident(role))}}
+	for _, f := range functions {
+		all = append(all, Statement{Why: why, Role: role, SQL: fmt.Sprintf(form, pg.Ident(names.CodeSchema(), f.name), f.result, fmt.Sprintf(f.body, head))})
+	}
+	for _, f := range functions {
+		signature := pg.Ident(names.CodeSchema(), f.name) + "(pg_catalog.text, pg_catalog.text, pg_catalog.text[])"
+		all = append(all,
+			Statement{Why: "for the login role alone", Role: role, SQL: "REVOKE ALL ON FUNCTION " + signature + " FROM PUBLIC"},
+			Statement{Why: "for the login role alone", Role: role, SQL: "GRANT EXECUTE ON FUNCTION " + signature + " TO " + pg.Ident(login)})
+	}
+	if login != role {
+		all = append(all, Statement{Why: "the owner could alter the functions otherwise", SQL: fmt.Sprintf("REVOKE ALL ON SCHEMA %s FROM %s", code, pg.Ident(role))})
+	}
+	return all
 }
 
 // ConfineSource lists the statements that make the view of Source. It belongs to

@@ -16,6 +16,7 @@ type Plan struct {
 	Names    Names          `json:"names"`
 	Original *schema.Table  `json:"original"` // its facts when the plan was made
 	Owner    string         `json:"owner"`
+	Others   []string       `json:"others,omitempty"` // OtherOwners when the plan was made
 	Forced   bool           `json:"forced,omitempty"` // row security is forced on the owner: see Source
 	Key      keyset.Columns `json:"key"`              // the original's columns by which rows are followed
 	Columns  []Column       `json:"columns"`
@@ -67,7 +68,8 @@ type Inputs struct {
 	Original   *schema.Table
 	Shadow     *schema.Table
 	SearchPath string
-	Forced     bool // row security is forced on the owner
+	Others     []string // OtherOwners
+	Forced     bool     // row security is forced on the owner
 	// SwapRole moves the tables between schemas: the owner, or empty for the
 	// session's own role where the owner may not create in the schema.
 	SwapRole string
@@ -87,7 +89,7 @@ func NewPlan(in Inputs) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	plan := &Plan{Names: in.Names, Original: in.Original, Owner: in.Original.Owner, Forced: in.Forced, SearchPath: in.SearchPath}
+	plan := &Plan{Names: in.Names, Original: in.Original, Owner: in.Original.Owner, Others: in.Others, Forced: in.Forced, SearchPath: in.SearchPath}
 	m := newMapping(in.Original, in.Shadow)
 	if err := plan.mapColumns(in.Change, m); err != nil {
 		return nil, err
