@@ -236,6 +236,10 @@ func (m *Migration) dropRetired(ctx context.Context, names shadow.Names) error {
 		                  UNION ALL SELECT tgrelid FROM pg_catalog.pg_trigger WHERE d.classid = 'pg_catalog.pg_trigger'::regclass AND oid = d.objid
 		                  UNION ALL SELECT ev_class FROM pg_catalog.pg_rewrite WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass AND oid = d.objid
 		                  UNION ALL SELECT polrelid FROM pg_catalog.pg_policy WHERE d.classid = 'pg_catalog.pg_policy'::regclass AND oid = d.objid))
+		  -- Policies and rules of another retired table speak of the tables that were there with it.
+		  AND NOT EXISTS (SELECT FROM pg_catalog.pg_class t JOIN pg_catalog.pg_namespace o ON o.oid = t.relnamespace AND o.nspname ~ '^pgshadow_[a-z0-9]{10}_retired$' WHERE t.oid IN (
+		                  SELECT ev_class FROM pg_catalog.pg_rewrite WHERE d.classid = 'pg_catalog.pg_rewrite'::regclass AND oid = d.objid AND rulename <> '_RETURN'
+		                  UNION ALL SELECT polrelid FROM pg_catalog.pg_policy WHERE d.classid = 'pg_catalog.pg_policy'::regclass AND oid = d.objid))
 		  AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint k
 		                  WHERE d.classid = 'pg_catalog.pg_constraint'::regclass AND k.oid = d.objid AND k.connamespace = n.oid)`,
 		names.RetiredSchema()).Scan(&dependent)
