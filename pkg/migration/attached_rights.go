@@ -122,9 +122,8 @@ func rolesOf(table *schema.Table) []string {
 			grants = append(grants, sequence.Grants...)
 		}
 	}
-	var roles []string
+	roles := shadow.OtherOwners(table, "")
 	for _, view := range a.Views {
-		roles = append(roles, view.Owner)
 		grants = append(grants, view.Grants...)
 		for _, column := range view.Columns {
 			grants = append(grants, column.Grants...)
@@ -132,12 +131,6 @@ func rolesOf(table *schema.Table) []string {
 	}
 	for _, grant := range grants {
 		roles = append(roles, grant.Grantor)
-	}
-	for _, key := range append(slices.Clone(a.References), a.ReferencedBy...) {
-		roles = append(roles, key.Table.Owner)
-	}
-	for _, other := range a.Others {
-		roles = append(roles, other.Table.Owner)
 	}
 	for _, publication := range a.Publications {
 		roles = append(roles, publication.Owner)

@@ -31,6 +31,6 @@ func (m *Migration) refuseLabel(rider shadow.Rider, err error) error {
 	if pg.Is(err, pg.InsufficientRights) {
 		remedy = "log in as a role that may set it, a superuser for one, or give the right to the owner, as whom any other role sets it"
 	}
-	return &shadow.Refusal{Check: rider.Kind, Reason: fmt.Sprintf("the label %s cannot be set on the new one: %s", rider.Name, pgErr.Message),
+	return &shadow.Refusal{Check: "security label", Reason: rider.Cannot + ": " + pgErr.Message,
 		Remedy: remedy + "; or remove the label for the change, and set it again after"}
 }

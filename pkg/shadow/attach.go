@@ -23,7 +23,7 @@ func newRider(cannot, on, role string, build func(b *builder)) Rider {
 }
 
 // riders lists, in the order in which they can be made, what is attached to a
-// table but foreign keys and publications.
+// table but foreign keys, publications, and what other tables have.
 func riders(table, owner string, a schema.Attached) []Rider {
 	var all []Rider
 	rider := func(kind, name, on, role string, build func(b *builder)) {
@@ -46,9 +46,6 @@ func riders(table, owner string, a schema.Attached) []Rider {
 	on(table, owner, a.Triggers, a.Rules)
 	for _, policy := range a.Policies {
 		rider("policy", pg.Ident(policy.Name), table, owner, func(b *builder) { b.policy(policy) })
-	}
-	for _, other := range a.Others {
-		all = append(all, otherRiders(other)...)
 	}
 	return all
 }

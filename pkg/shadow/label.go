@@ -12,9 +12,6 @@ import (
 // superuser sets them as itself: no code of the owner's runs then (INV-6). Any
 // other login role is the owner for it.
 
-// labelKind is the kind of a Rider that sets a label, and the check of its refusal.
-const labelKind = "security label"
-
 // Labels lists what gives the freshly created shadow, its columns and the sequences
 // of its identity columns the labels of the original: they protect the copy too.
 // What the user's ALTERs drop takes its labels along.
@@ -78,8 +75,8 @@ func (l *labeling) column(relation, column, what string, labels []schema.Label) 
 }
 
 func (l *labeling) set(kind, quoted, what, locked string, label schema.Label) {
-	l.riders = append(l.riders, Rider{Kind: labelKind, Name: fmt.Sprintf("of %s on %s", pg.Readable(label.Provider), what),
-		Statements: []Statement{{Role: l.owner, Why: labelKind, Lock: "SHARE UPDATE EXCLUSIVE on " + locked,
+	l.riders = append(l.riders, Rider{Cannot: fmt.Sprintf("the label of %s on %s cannot be set on the new one", pg.Readable(label.Provider), what),
+		Statements: []Statement{{Role: l.owner, Why: "security label", Lock: "SHARE UPDATE EXCLUSIVE on " + locked,
 			SQL: fmt.Sprintf("SECURITY LABEL FOR %s ON %s %s IS %s", pg.Ident(label.Provider), kind, quoted, pg.Literal(label.Text))}}})
 }
 

@@ -9,11 +9,12 @@ import (
 	"github.com/pgshadow/pgshadow/pkg/schema"
 )
 
-// otherRiders list what of another table speaks of the original.
-func otherRiders(other schema.Other) []Rider {
+// otherRiders list what of another table, which people know by its name, speaks of
+// the original.
+func otherRiders(other schema.Other, known schema.Relation) []Rider {
 	var all []Rider
 	rider := func(kind, name string, build func(b *builder)) {
-		cannot := fmt.Sprintf("%s %s on %s cannot speak of the changed table", kind, pg.Ident(name), other.Table.Quoted())
+		cannot := fmt.Sprintf("%s %s on %s cannot speak of the changed table", kind, pg.Ident(name), known.Quoted())
 		all = append(all, newRider(cannot, other.Table.Quoted(), other.Table.Owner, build))
 	}
 	for _, rule := range other.Rules {
@@ -87,20 +88,21 @@ func moved(other schema.Other, table schema.Relation) schema.Other {
 	return other
 }
 
-// standIns make an empty table for each other table and view. What speaks of the
-// original is tried on it, and reads every other table itself: only the row of its
-// own table is the stand-in's, which a cast lets pass for a real one.
-func (t *Trial) standIns() []Rider {
+// otherRiders make an empty table for each other table and view, and on it what
+// speaks of the original. It reads every other table itself: only the row of its own
+// table is the stand-in's, which a cast lets pass for a real one.
+func (t *Trial) otherRiders() []Rider {
 	var all []Rider
 	for i, other := range t.attached.Others {
-		own := t.original.Attached.Others[i].Table
-		cannot := fmt.Sprintf("policies and rules on %s cannot speak of the changed table", own.Quoted())
+		known := t.original.Attached.Others[i].Table
+		cannot := fmt.Sprintf("policies and rules on %s cannot speak of the changed table", known.Quoted())
 		all = append(all, newRider(cannot, other.Table.Quoted(), other.Table.Owner, func(b *builder) {
-			if !slices.ContainsFunc(t.ends(), func(end schema.Relation) bool { return end.OID == own.OID }) {
-				b.add("a stand-in for a table whose policies or rules speak of the original", "CREATE TABLE %s (LIKE %s)", b.table, own.Quoted())
+			if !slices.ContainsFunc(t.ends(), func(end schema.Relation) bool { return end.OID == known.OID }) {
+				b.add("a stand-in for a table whose policies or rules speak of the original", "CREATE TABLE %s (LIKE %s)", b.table, known.Quoted())
 			}
-			b.add("its rows pass for real ones", "CREATE CAST (%s AS %s) WITH INOUT AS IMPLICIT", b.table, own.Quoted())
+			b.add("its rows pass for real ones", "CREATE CAST (%s AS %s) WITH INOUT AS IMPLICIT", b.table, known.Quoted())
 		}))
+		all = append(all, otherRiders(other, known)...)
 	}
 	return all
 }

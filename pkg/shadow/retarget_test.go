@@ -1,6 +1,9 @@
 package shadow
 
-import "testing"
+import (
+	"fmt"
+	"testing"
+)
 
 func TestRenaming(t *testing.T) {
 	t.Parallel()
@@ -25,6 +28,15 @@ func TestRenaming(t *testing.T) {
 		if got := r.inverse().apply(c.want); r.apply(got) != c.want {
 			t.Errorf("%s\nleads back to %s", c.want, got)
 		}
+	}
+}
+
+func TestMoveRule(t *testing.T) {
+	t.Parallel()
+	const rule = "CREATE RULE \" TO public.doc\" AS\n    ON INSERT TO %s\n   WHERE (new.id > ( SELECT max(d.id) FROM public.doc d)) DO  DELETE FROM public.doc;"
+	to := relation{"trial", `D "d`}
+	if got, want := moveRule(fmt.Sprintf(rule, `"Far away".doc`), to), fmt.Sprintf(rule, to.quoted()); got != want {
+		t.Errorf("moved, it is %s\nwant         %s", got, want)
 	}
 }
 

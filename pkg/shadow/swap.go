@@ -139,6 +139,11 @@ func (p *Plan) attach(b *builder, a schema.Attached) {
 	for _, rider := range riders(table, p.Owner, a) {
 		b.statements = append(b.statements, rider.Statements...)
 	}
+	for _, other := range a.Others {
+		for _, rider := range otherRiders(other, other.Table) {
+			b.statements = append(b.statements, rider.Statements...)
+		}
+	}
 	if a.RowSecurity {
 		b.add("row security", "ALTER TABLE %s ENABLE ROW LEVEL SECURITY", table)
 	}

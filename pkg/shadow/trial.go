@@ -116,7 +116,7 @@ func (t *Trial) Close(now *schema.Table) []Statement {
 // Riders lists what is tried: it would keep a column from changing its type, so
 // it is made for each try, and rolled back.
 func (t *Trial) Riders() []Rider {
-	return append(t.standIns(), riders(t.names.Shadow(), t.original.Owner, t.attached)...)
+	return append(riders(t.names.Shadow(), t.original.Owner, t.attached), t.otherRiders()...)
 }
 
 // Needed tells whether anything is attached at all.
