@@ -183,7 +183,8 @@ ALTER TABLE circle ENABLE ROW LEVEL SECURITY
 CREATE POLICY open_ones ON circle FOR SELECT USING (open OR title LIKE 'Circle 1%');
 CREATE TRIGGER named BEFORE UPDATE OF title ON circle FOR EACH ROW WHEN (NEW.title = '') EXECUTE FUNCTION forbid()
 
---refused circle_member: dependent object
+--alter circle_member: ALTER COLUMN rank TYPE int, ADD COLUMN since date DEFAULT '2024-01-01'
+--alter circle_member: RENAME COLUMN member_id TO "who is in"
 CREATE TABLE circle_member (circle_id int REFERENCES circle ON DELETE CASCADE, member_id bigint REFERENCES member ON DELETE CASCADE, rank smallint DEFAULT 0, PRIMARY KEY (circle_id, member_id));
 INSERT INTO circle_member SELECT 1 + i % 25, 1000000 + i % 60, i FROM generate_series(0, 49) i
 
