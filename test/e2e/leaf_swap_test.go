@@ -155,26 +155,42 @@ func leafConfig(t *testing.T, db *pgtest.DB, observe func(migration.Event)) migr
 func TestLeafLocksUpFront(t *testing.T) {
 	t.Parallel()
 	db := createTree(t)
-	db.Exec(t, `CREATE SCHEMA notes; CREATE SEQUENCE notes.locks_n_seq; CREATE TABLE notes.locks (n int, relation text, mode text);
-		CREATE FUNCTION notes.note() RETURNS event_trigger SECURITY DEFINER LANGUAGE plpgsql AS $$ DECLARE step int := nextval('notes.locks_n_seq'); BEGIN
-			IF current_setting('application_name') LIKE 'pgshadow % cutover' THEN
-				INSERT INTO notes.locks SELECT DISTINCT step, c.relname, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
-				 WHERE l.pid = pg_backend_pid() AND c.relkind IN ('r', 'p') AND c.oid >= 16384 AND c.relnamespace <> 'notes'::regnamespace AND c.relnamespace::regnamespace::text <> 'pgshadow';
-			END IF; END $$;
-		CREATE EVENT TRIGGER note_start ON ddl_command_start EXECUTE FUNCTION notes.note(); CREATE EVENT TRIGGER note_end ON ddl_command_end EXECUTE FUNCTION notes.note()`)
+	noteLocks(t, db)
 	mustRun(t, leafConfig(t, db, func(migration.Event) {}))
-	held := func(end string) string {
-		return pgtest.Scalar[string](t, db, "SELECT coalesce(string_agg(DISTINCT relation || ' ' || mode, ', ' ORDER BY relation || ' ' || mode), '') FROM notes.locks WHERE n = (SELECT "+end+"(n) FROM notes.locks) AND mode IN ('AccessShareLock', 'AccessExclusiveLock', 'ShareUpdateExclusiveLock')")
-	}
 	const want = "rest AccessExclusiveLock, root AccessShareLock, sub AccessExclusiveLock, t AccessExclusiveLock"
-	if got := held("min"); got != want {
+	if got := lockedUpFront(t, db); got != want {
 		t.Errorf("locked up front: %s, want %s", got, want)
 	}
-	const later = `SELECT coalesce(string_agg(DISTINCT l.relation || ' ' || l.mode, ', '), '') FROM notes.locks l
-		WHERE NOT EXISTS (SELECT FROM notes.locks f WHERE f.n = (SELECT min(n) FROM notes.locks) AND f.relation = l.relation AND f.mode IN (l.mode, 'AccessExclusiveLock'))`
-	if got := pgtest.Scalar[string](t, db, later); got != "" {
+	if got := lockedLater(t, db); got != "" {
 		t.Errorf("locked later: %s", got)
 	}
+}
+
+// noteLocks has the locks on tables and views noted that the cutover holds when each of its commands begins and ends.
+func noteLocks(t *testing.T, db *pgtest.DB) {
+	t.Helper()
+	db.Exec(t, `CREATE SCHEMA notes; CREATE SEQUENCE notes.locks_n_seq; CREATE TABLE notes.locks (n int, tag text, relation text, mode text);
+		CREATE FUNCTION notes.note() RETURNS event_trigger SECURITY DEFINER LANGUAGE plpgsql AS $$ DECLARE step int := nextval('notes.locks_n_seq'); BEGIN
+			IF current_setting('application_name') LIKE 'pgshadow % cutover' THEN
+				INSERT INTO notes.locks SELECT DISTINCT step, TG_TAG, c.relname, l.mode FROM pg_locks l JOIN pg_class c ON c.oid = l.relation
+				 WHERE l.pid = pg_backend_pid() AND c.relkind IN ('r', 'p', 'v') AND c.oid >= 16384 AND c.relnamespace <> 'notes'::regnamespace AND c.relnamespace::regnamespace::text <> 'pgshadow';
+			END IF; END $$;
+		CREATE EVENT TRIGGER note_start ON ddl_command_start EXECUTE FUNCTION notes.note(); CREATE EVENT TRIGGER note_end ON ddl_command_end EXECUTE FUNCTION notes.note()`)
+}
+
+// lockedUpFront are the strongest locks that were held before the first of the swap's commands that changes anything: a
+// view is locked by ALTER VIEW.
+func lockedUpFront(t *testing.T, db *pgtest.DB) string {
+	t.Helper()
+	return pgtest.Scalar[string](t, db, `SELECT coalesce(string_agg(DISTINCT relation || ' ' || mode, ', ' ORDER BY relation || ' ' || mode), '') FROM notes.locks l WHERE n = (SELECT min(n) FROM notes.locks WHERE tag <> 'ALTER VIEW') AND mode IN ('AccessShareLock', 'AccessExclusiveLock', 'ShareUpdateExclusiveLock')
+		AND (mode = 'AccessExclusiveLock' OR NOT EXISTS (SELECT FROM notes.locks s WHERE (s.n, s.relation, s.mode) = (l.n, l.relation, 'AccessExclusiveLock')))`)
+}
+
+// lockedLater are those that were not, or were stronger later.
+func lockedLater(t *testing.T, db *pgtest.DB) string {
+	t.Helper()
+	return pgtest.Scalar[string](t, db, `SELECT coalesce(string_agg(DISTINCT l.relation || ' ' || l.mode, ', '), '') FROM notes.locks l
+		WHERE l.n > (SELECT min(n) FROM notes.locks WHERE tag <> 'ALTER VIEW') AND NOT EXISTS (SELECT FROM notes.locks f WHERE f.n = (SELECT min(n) FROM notes.locks WHERE tag <> 'ALTER VIEW') AND f.relation = l.relation AND f.mode IN (l.mode, 'AccessExclusiveLock'))`)
 }
 
 // TestLeafWaitsForTheTree: while somebody reads the root no attempt gets its locks, and

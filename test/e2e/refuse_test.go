@@ -69,7 +69,10 @@ var refusals = []refusal{
 	{name: "inheritance", setup: "CREATE TABLE child () INHERITS (t)", check: "inheritance", says: []string{"child"}},
 	{name: "a user of the row type", setup: "CREATE TABLE u (x t)", check: "row type user", says: []string{"table public.u"}},
 	{name: "a function on it", setup: "CREATE FUNCTION f() RETURNS bigint LANGUAGE sql BEGIN ATOMIC SELECT count(*) FROM t; END", check: "function", says: []string{"f()"}},
-	{name: "a rule of another table", setup: "CREATE TABLE u (i int); CREATE RULE r AS ON INSERT TO u DO ALSO DELETE FROM t", check: "rule", says: []string{"r on public.u"}},
+	{name: "a policy of another table that the change breaks", setup: `CREATE TABLE u (i int); CREATE POLICY "p p" ON u USING (EXISTS (SELECT FROM t WHERE t.n = i))`, alters: []string{"DROP COLUMN n"}, check: "attached",
+		says: []string{`policy "p p" on "public"."u" cannot speak of the changed table: column t.n does not exist`}},
+	{name: "a rule of another table that the change breaks", setup: "CREATE VIEW v AS SELECT id, n AS m FROM t; CREATE TABLE u (i int); CREATE RULE r AS ON INSERT TO u DO ALSO UPDATE v SET m = new.i", alters: []string{"ALTER COLUMN n TYPE boolean USING true"}, check: "attached",
+		says: []string{`rule "r" on "public"."u" cannot speak of the changed table: column "m" is of type boolean but expression is of type integer`}},
 	{name: "a materialized view on a view on it", setup: "CREATE VIEW v AS SELECT * FROM t; CREATE MATERIALIZED VIEW mv AS SELECT * FROM v", check: "materialized view", says: []string{"mv"}},
 }
 

@@ -42,6 +42,8 @@ var missingRights = []missingRight{
 	{name: "membership in the owner of what is attached", revoke: "REVOKE {other} FROM {login}", remedy: `GRANT "{other}" TO "{login}"`, says: "may not SET ROLE to {other}, which owns, or has granted, something that is attached"},
 	{name: "CREATE on the schema of a view", revoke: "REVOKE CREATE ON SCHEMA later FROM {other}", remedy: `GRANT CREATE ON SCHEMA "later" TO "{other}"`, says: "{other}, the owner of view later.v, may not create it again in schema later"},
 	{name: "REFERENCES on a table", revoke: "REVOKE REFERENCES ON app.parent FROM {owner}", remedy: `GRANT REFERENCES ON "app"."parent" TO "{owner}"`, says: "{owner}, the owner of the table, may not make foreign key t_n_fkey to app.parent again"},
+	{name: "SELECT on a table whose policy speaks of the table", revoke: "REVOKE SELECT ON later.doc FROM {other}", remedy: `GRANT SELECT ON "later"."doc" TO "{other}"`, says: `{other}, the owner of later.doc, lacks SELECT ON "later"."doc"`},
+	{name: "USAGE on the schema of what a policy speaks of", revoke: "REVOKE USAGE ON SCHEMA app FROM {other}", remedy: `GRANT USAGE ON SCHEMA "app" TO "{other}"`, says: `{other}, the owner of later.doc, lacks USAGE ON SCHEMA "app"`},
 	{name: "ownership of the statistics", revoke: "ALTER STATISTICS app.s OWNER TO postgres", check: "statistics of another role", says: "app.s (of postgres)", grant: "ALTER STATISTICS app.s OWNER TO {owner}"},
 	// Inherited rights are asked for here: SET ROLE would not show the sessions to all of a run's.
 	{name: "seeing other sessions", revoke: "REVOKE pg_read_all_stats FROM {login}; ALTER ROLE {login} INHERIT", check: "throttle", remedy: `GRANT pg_read_all_stats TO "{login}"`, says: "may not see"},
@@ -102,7 +104,7 @@ func createRights(t *testing.T, db *pgtest.DB) func(string) string {
 		CREATE INDEX t_n ON app.t (n) TABLESPACE elsewhere; CREATE STATISTICS app.s ON id, n FROM app.t; INSERT INTO app.t SELECT i FROM generate_series(1, 100) i;
 		CREATE TABLE app.parent (id int PRIMARY KEY); INSERT INTO app.parent VALUES (1); ALTER TABLE app.t ADD FOREIGN KEY (n) REFERENCES app.parent; GRANT REFERENCES ON app.parent TO {owner};
 		CREATE TABLE app.child (id int REFERENCES app.t); CREATE VIEW later.v AS SELECT id FROM app.t; GRANT USAGE ON SCHEMA app TO {other}; GRANT USAGE, CREATE ON SCHEMA later TO {other};
-		ALTER TABLE app.parent OWNER TO {other}; ALTER TABLE app.child OWNER TO {other}; ALTER VIEW later.v OWNER TO {other}; GRANT REFERENCES ON app.t TO {other};
+		ALTER TABLE app.parent OWNER TO {other}; ALTER TABLE app.child OWNER TO {other}; ALTER VIEW later.v OWNER TO {other}; CREATE TABLE later.doc (id int); CREATE POLICY p ON later.doc USING (id IN (SELECT id FROM app.t)); ALTER TABLE later.doc OWNER TO {other}; GRANT REFERENCES ON app.t TO {other};
 		ALTER TABLE app.t OWNER TO {owner}; ALTER STATISTICS app.s OWNER TO {owner};
 		GRANT CREATE ON TABLESPACE elsewhere TO {owner}; GRANT CREATE ON DATABASE {db} TO {owner}, {login}; GRANT {owner}, {other}, pg_read_all_stats TO {login}`,
 	} {
