@@ -1,9 +1,12 @@
 package migration
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -47,7 +50,7 @@ func (m *Migration) attachedRefusals(ctx context.Context, table *schema.Table) (
 				"GRANT REFERENCES ON "+key.Table.Quoted()+" TO "+pg.Ident(table.Owner))
 		}
 	}
-	for _, missing := range []func(context.Context, *schema.Table) ([]*shadow.Refusal, error){m.otherRefusals, m.publicationRefusals} {
+	for _, missing := range []func(context.Context, *schema.Table) ([]*shadow.Refusal, error){m.usageRefusals, m.otherRefusals, m.publicationRefusals} {
 		more, err := missing(ctx, table)
 		if err != nil {
 			return nil, err
@@ -57,33 +60,58 @@ func (m *Migration) attachedRefusals(ctx context.Context, table *schema.Table) (
 	return all, nil
 }
 
-// otherRefusals are about other tables whose policies or rules speak of the table:
-// each owner makes its own again.
-func (m *Migration) otherRefusals(ctx context.Context, table *schema.Table) ([]*shadow.Refusal, error) {
-	var all []*shadow.Refusal
-	for _, other := range table.Attached.Others {
-		owner := other.Table.Owner
-		lacks := func(right string) {
-			all = append(all, &shadow.Refusal{Check: "rights", Reason: fmt.Sprintf("%s, the owner of %s, lacks %s, to make its policies and rules again that speak of the table", owner, other.Table, right),
-				Remedy: "GRANT " + right + " TO " + pg.Ident(owner)})
+// usageRefusals are about the schemas that whoever makes something again must be able
+// to look into.
+func (m *Migration) usageRefusals(ctx context.Context, table *schema.Table) ([]*shadow.Refusal, error) {
+	type need struct{ role, schema string }
+	made := map[need][]string{}
+	makes := func(what, role string, schemas ...string) {
+		for _, name := range schemas {
+			made[need{role, name}] = append(made[need{role, name}], what)
 		}
-		may, err := m.allows(ctx, "SELECT pg_catalog.has_table_privilege($1::pg_catalog.name, $2::pg_catalog.oid, 'SELECT')", owner, other.Table.OID)
+	}
+	for _, view := range table.Attached.Views {
+		makes("view "+view.String(), view.Owner, view.Schemas...)
+	}
+	for _, key := range table.Attached.References {
+		makes("foreign key "+pg.Readable(key.Name), table.Owner, key.Table.Schema)
+	}
+	for _, key := range table.Attached.ReferencedBy {
+		makes(fmt.Sprintf("foreign key %s on %s", pg.Readable(key.Name), key.Table), key.Table.Owner, table.Schema)
+	}
+	for _, other := range table.Attached.Others {
+		makes(fmt.Sprintf("the policies and rules of %s that speak of the table", other.Table), other.Table.Owner, append(slices.Clone(other.Schemas), other.Table.Schema)...)
+	}
+	delete(made, need{table.Owner, table.Schema}) // without it there is no shadow either: see rightsRefusals
+	byName := func(a, b need) int { return cmp.Or(cmp.Compare(a.role, b.role), cmp.Compare(a.schema, b.schema)) }
+	var all []*shadow.Refusal
+	for _, n := range slices.SortedFunc(maps.Keys(made), byName) {
+		may, err := m.allows(ctx, "SELECT pg_catalog.has_schema_privilege($1::pg_catalog.name, $2, 'USAGE')", n.role, n.schema)
 		if err != nil {
 			return nil, err
 		}
 		if !may {
-			lacks("SELECT ON " + other.Table.Quoted())
+			right := "USAGE ON SCHEMA " + pg.Ident(n.schema)
+			all = append(all, &shadow.Refusal{Check: "rights", Reason: fmt.Sprintf("%s lacks %s, to make again %s", n.role, right, strings.Join(slices.Compact(made[n]), ", ")),
+				Remedy: "GRANT " + right + " TO " + pg.Ident(n.role)})
 		}
-		schemas := append([]string{other.Table.Schema}, other.Schemas...)
-		slices.Sort(schemas)
-		for _, name := range slices.Compact(schemas) {
-			may, err := m.allows(ctx, "SELECT pg_catalog.has_schema_privilege($1::pg_catalog.name, $2, 'USAGE')", owner, name)
-			if err != nil {
-				return nil, err
-			}
-			if !may {
-				lacks("USAGE ON SCHEMA " + pg.Ident(name))
-			}
+	}
+	return all, nil
+}
+
+// otherRefusals are about other tables whose policies or rules speak of the table:
+// each owner makes its own again, and tries it first on a table like its own.
+func (m *Migration) otherRefusals(ctx context.Context, table *schema.Table) ([]*shadow.Refusal, error) {
+	var all []*shadow.Refusal
+	for _, other := range table.Attached.Others {
+		may, err := m.allows(ctx, "SELECT pg_catalog.has_table_privilege($1::pg_catalog.name, $2::pg_catalog.oid, 'SELECT')", other.Table.Owner, other.Table.OID)
+		if err != nil {
+			return nil, err
+		}
+		if !may {
+			right := "SELECT ON " + other.Table.Quoted()
+			all = append(all, &shadow.Refusal{Check: "rights", Reason: fmt.Sprintf("%s, the owner of %s, lacks %s, to try its policies and rules again that speak of the table", other.Table.Owner, other.Table, right),
+				Remedy: "GRANT " + right + " TO " + pg.Ident(other.Table.Owner)})
 		}
 	}
 	return all, nil

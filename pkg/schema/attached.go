@@ -80,6 +80,7 @@ type View struct {
 	Name       string   `json:"name"`
 	Owner      string   `json:"owner"`
 	Stored     *Stored  `json:"stored"`
+	Schemas    []string `json:"schemas"` // of what it speaks of: the table, and others of these views
 	Definition string   `json:"definition"`
 	Options    []string `json:"options"`
 	Comment    *string  `json:"comment"`

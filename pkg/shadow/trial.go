@@ -150,6 +150,7 @@ func (t *Trial) Learn(now *schema.Table) error {
 			learned.Stored.Populated = view.Stored.Populated
 		}
 		learned.Granted, learned.Grants, learned.DefaultGrantees = view.Granted, view.Grants, view.DefaultGrantees
+		learned.Schemas = view.Schemas
 		t.attached.Views[i] = learned
 	}
 	for i, other := range t.attached.Others {

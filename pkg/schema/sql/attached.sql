@@ -102,6 +102,10 @@ SELECT pg_catalog.jsonb_build_object(
             'statistics', (SELECT coalesce(pg_catalog.jsonb_object_agg(a.attnum, a.attstattarget), '{}')
                            FROM pg_catalog.pg_attribute a WHERE a.attrelid = x.oid AND a.attstattarget >= 0)) ORDER BY x.relname), '[]')
           FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class x ON x.oid = i.indexrelid WHERE i.indrelid = v.oid)) END,
+      'schemas', (SELECT coalesce(pg_catalog.jsonb_agg(DISTINCT bn.nspname), '[]') FROM pg_catalog.pg_rewrite r
+        JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_catalog.pg_class'::regclass
+        JOIN relations b ON b.oid = d.refobjid AND b.oid <> v.oid JOIN pg_catalog.pg_class bc ON bc.oid = b.oid JOIN pg_catalog.pg_namespace bn ON bn.oid = bc.relnamespace
+        WHERE r.ev_class = v.oid),
       'definition', pg_catalog.pg_get_viewdef(v.oid), 'options', coalesce(pg_catalog.to_jsonb(v.reloptions), '[]'),
       'comment', pg_catalog.obj_description(v.oid, 'pg_class'),
       'labels', (SELECT coalesce(pg_catalog.jsonb_agg(pg_catalog.jsonb_build_object('provider', l.provider, 'text', l.label,
