@@ -132,8 +132,9 @@ func (m *Migration) completeOne(ctx context.Context, completion shadow.Completio
 			return fmt.Errorf("%s: %w", completion.What, err)
 		}
 		m.config.Observer.Observe(Noted{Note: completion.What})
-		err = pg.InTx(ctx, m.control, pgx.TxOptions{}, func(tx pgx.Tx) error {
-			return pg.ExecAs(ctx, tx, completion.Statement.Role, completion.Statement.Settings, completion.Statement.SQL)
+		confined := m.run.plan.Confined()
+		err = confined.InTx(ctx, m.control, pgx.TxOptions{}, func(tx pgx.Tx) error {
+			return confined.ExecAs(ctx, tx, completion.Statement.Role, completion.Statement.Settings, completion.Statement.SQL)
 		})
 		if !pg.IsLockFailure(err) {
 			return err

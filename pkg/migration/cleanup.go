@@ -26,20 +26,21 @@ func (m *Migration) tidy(ctx context.Context) {
 		return // the same command completes it
 	}
 	err = m.onControl(context.WithoutCancel(ctx), func(ctx context.Context) error {
-		return m.setPhase(ctx, Ended.String())
+		return errors.Join(m.dropCode(ctx, m.run.names), m.setPhase(ctx, Ended.String()))
 	})
 	if err != nil {
 		m.report.Warnings = append(m.report.Warnings, err.Error())
 	}
 }
 
-// cleanUp removes what only the run needed. The swap is committed: whatever
-// fails here is listed by pgshadow cleanup.
+// cleanUp removes what only the run needed, but for what confines the owner's code
+// in complete. The swap is committed: whatever fails here is listed by pgshadow
+// cleanup.
 func (m *Migration) cleanUp(ctx context.Context) error {
 	ctx, cancel := pg.Cleanup(ctx)
 	defer cancel()
 	// The shadow has moved out: its schema is empty, and RESTRICT makes sure of it.
-	err := errors.Join(m.dropReplication(ctx, m.run.names), m.dropConfinement(ctx, m.run.names), m.dropSchema(ctx, m.run.names.ShadowSchema(), "RESTRICT"))
+	err := errors.Join(m.dropReplication(ctx, m.run.names), m.dropSource(ctx, m.run.names), m.dropSchema(ctx, m.run.names.ShadowSchema(), "RESTRICT"))
 	if m.current().Retire == Drop {
 		if dropped := m.dropRetired(ctx, m.run.names); dropped != nil {
 			err = errors.Join(err, dropped)
@@ -119,7 +120,8 @@ func (m *Migration) remove(ctx context.Context, names shadow.Names, detail strin
 	}
 	err = errors.Join(
 		m.dropReplication(ctx, names),
-		m.dropConfinement(ctx, names),
+		m.dropSource(ctx, names),
+		m.dropCode(ctx, names),
 		m.dropSchema(ctx, names.RetiredSchema(), "RESTRICT"),
 		m.dropSchema(ctx, names.ShadowSchema(), "CASCADE"),
 	)

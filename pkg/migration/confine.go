@@ -2,7 +2,6 @@ package migration
 
 import (
 	"context"
-	"errors"
 	"fmt"
 
 	"github.com/jackc/pgx/v5"
@@ -80,12 +79,14 @@ func rowSecurityRefusals(server *schema.Server, table *schema.Table) []*shadow.R
 	}
 }
 
-// dropConfinement removes what the owner's code ran within.
-func (m *Migration) dropConfinement(ctx context.Context, names shadow.Names) error {
-	return errors.Join(
-		m.dropSchema(ctx, names.SourceSchema(), "CASCADE"),
-		m.dropSchema(ctx, names.CodeSchema(), "CASCADE"),
-	)
+// dropSource removes the view by which the original was read.
+func (m *Migration) dropSource(ctx context.Context, names shadow.Names) error {
+	return m.dropSchema(ctx, names.SourceSchema(), "CASCADE")
+}
+
+// dropCode removes the functions within which the owner's code ran.
+func (m *Migration) dropCode(ctx context.Context, names shadow.Names) error {
+	return m.dropSchema(ctx, names.CodeSchema(), "CASCADE")
 }
 
 // confined runs statements that name everything by its schema as their owner.

@@ -210,13 +210,13 @@ func (m *Migration) removeLeftover(ctx context.Context, leftover Leftover, detai
 	case leftover.State == unfinished:
 		return m.remove(ctx, names, detail)
 	case leftover.State == retired:
-		return tidied(m.dropRetired(ctx, names))
+		return tidied(errors.Join(m.dropRetired(ctx, names), m.dropCode(ctx, names)))
 	case done:
-		return tidied(errors.Join(m.dropReplication(ctx, names), m.dropConfinement(ctx, names), m.dropSchema(ctx, names.ShadowSchema(), "RESTRICT")))
+		return tidied(errors.Join(m.dropReplication(ctx, names), m.dropSource(ctx, names), m.dropCode(ctx, names), m.dropSchema(ctx, names.ShadowSchema(), "RESTRICT")))
 	default:
 		// No record says what this is: a schema that holds a table may hold the
 		// only copy of what was the original, and stays.
-		if err := errors.Join(m.dropReplication(ctx, names), m.dropConfinement(ctx, names), m.dropSchema(ctx, names.RetiredSchema(), "RESTRICT")); err != nil {
+		if err := errors.Join(m.dropReplication(ctx, names), m.dropSource(ctx, names), m.dropCode(ctx, names), m.dropSchema(ctx, names.RetiredSchema(), "RESTRICT")); err != nil {
 			return err
 		}
 		return m.dropSchema(ctx, names.ShadowSchema(), "CASCADE")

@@ -56,14 +56,17 @@ const trapScript = `
 	END $$;
 	CREATE FUNCTION trap(kind text, n int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN PERFORM public.spring(kind); RETURN n; END $$;
 	CREATE DOMAIN dom AS int CHECK (public.trap('domain', VALUE) >= 0);
-	CREATE TABLE t (id int PRIMARY KEY, n int, v int, d int DEFAULT trap('default', 1), g int GENERATED ALWAYS AS (trap('generated', n)) STORED, CHECK (trap('check', n) >= 0));
+	CREATE TABLE parent (id int PRIMARY KEY); INSERT INTO parent VALUES (1);
+	CREATE TYPE pair AS (p int); CREATE FUNCTION cast_pair(pair) RETURNS int IMMUTABLE LANGUAGE sql AS $$ SELECT public.trap('foreign key', $1.p) $$;
+	CREATE CAST (pair AS int) WITH FUNCTION cast_pair AS IMPLICIT;
+	CREATE TABLE t (id int PRIMARY KEY, n int, v int, p pair DEFAULT '(1)' REFERENCES parent, d int DEFAULT trap('default', 1), g int GENERATED ALWAYS AS (trap('generated', n)) STORED, CHECK (trap('check', n) >= 0));
 	COMMENT ON TABLE t IS E'\\''; SELECT public.tell(''comment'', ''''); --';
 	CREATE INDEX t_i ON t (trap('index', n));
 	INSERT INTO t (id, n, v) SELECT i, i, i FROM generate_series(1, 100) i`
 
 // sprung are the kinds of code that each session of a run meets, by the words of its application_name.
 var sprung = map[string][]string{
-	"control":   {"new default"},
+	"control":   {"new default", "foreign key"},
 	"copy 1":    {"new default", "generated", "check", "domain", "trigger"},
 	"replay":    {"new default", "generated", "check", "domain", "index", "trigger"},
 	"index t_i": {"index"},
