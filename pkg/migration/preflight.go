@@ -23,32 +23,6 @@ const (
 	testedMajor = 18
 )
 
-// note warns, once, of what is no reason to refuse: a server that is newer than
-// what was tested, and subscribers of the table.
-func (m *Migration) note(ctx context.Context) error {
-	if m.recovery.again {
-		return nil
-	}
-	notes, err := m.publicationNotes(ctx)
-	if err != nil {
-		return err
-	}
-	if note, newer := versionNote(m.target.server.Version); newer {
-		notes = append(notes, note)
-	}
-	for _, note := range notes {
-		m.config.Observer.Observe(Noted{Note: note})
-	}
-	m.report.Warnings = append(m.report.Warnings, notes...)
-	return nil
-}
-
-// versionNote warns of a server that is newer than what pgshadow was tested with.
-func versionNote(version int) (note string, newer bool) {
-	major := version / 10000
-	return fmt.Sprintf("not tested with PostgreSQL %d, only up to %d", major, testedMajor), major > testedMajor
-}
-
 // connect opens the control session.
 func (m *Migration) connect(ctx context.Context) (err error) {
 	if m.db, err = pg.Open(m.config.DSN); err != nil {
@@ -322,17 +296,6 @@ func refuseAll(all []*shadow.Refusal) error {
 	default:
 		return Refusals(all)
 	}
-}
-
-// identityRefusals keeps the application writing: see publishesGenerated. Virtual
-// columns cannot be published at all.
-func identityRefusals(table *schema.Table) []*shadow.Refusal {
-	if table.Storage.ReplicaIdentity != "f" || !table.HasGenerated("v") {
-		return nil
-	}
-	return []*shadow.Refusal{{Check: "replica identity",
-		Reason: fmt.Sprintf("%s has REPLICA IDENTITY FULL and a virtual generated column: once it is published, PostgreSQL refuses every UPDATE and DELETE on it", table),
-		Remedy: "ALTER TABLE ... REPLICA IDENTITY DEFAULT (with a primary key) or USING INDEX, at least for the change"}}
 }
 
 // refuseVolatile refuses an expression whose value changes from call to call:

@@ -48,6 +48,17 @@ func serverRefusals(server *schema.Server, table *schema.Table) []*shadow.Refusa
 	return append(append(all, rightsRefusals(server, table)...), rowSecurityRefusals(server, table)...)
 }
 
+// identityRefusals keeps the application writing: see publishesGenerated. Virtual
+// columns cannot be published at all.
+func identityRefusals(table *schema.Table) []*shadow.Refusal {
+	if table.Storage.ReplicaIdentity != "f" || !table.HasGenerated("v") {
+		return nil
+	}
+	return []*shadow.Refusal{{Check: "replica identity",
+		Reason: fmt.Sprintf("%s has REPLICA IDENTITY FULL and a virtual generated column: once it is published, PostgreSQL refuses every UPDATE and DELETE on it", table),
+		Remedy: "ALTER TABLE ... REPLICA IDENTITY DEFAULT (with a primary key) or USING INDEX, at least for the change"}}
+}
+
 // obstacleRemedies say what to do about each kind of object that the shadow
 // does not carry over.
 var obstacleRemedies = map[string]string{
