@@ -115,7 +115,7 @@ func (m *Migration) describe(err error, outcome Outcome, held string) *ReportErr
 	case errors.As(err, &refusal):
 		described.Check, described.Remedy = refusal.Check, refusal.Remedy
 	case errors.As(err, &syntax):
-		described.Check, described.Remedy = "alter", "correct the text of --alter; it is what follows ALTER TABLE name, in the grammar of PostgreSQL 17"
+		described.Check, described.Remedy = "alter", "correct the text of --alter; it is what follows ALTER TABLE name, in the server's own grammar, up to PostgreSQL 18's"
 	}
 	return described
 }

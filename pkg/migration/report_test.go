@@ -92,7 +92,7 @@ func TestReportOfAnError(t *testing.T) {
 	}{
 		"a refusal":      {first, "key | add one |  | 0"},
 		"refusals":       {Refusals{first, second}, "key | add one |  | 2"},
-		"a syntax error": {&shadow.SyntaxError{Message: "no"}, "alter | correct the text of --alter; it is what follows ALTER TABLE name, in the grammar of PostgreSQL 17 |  | 0"},
+		"a syntax error": {&shadow.SyntaxError{Message: "no"}, "alter | correct the text of --alter; it is what follows ALTER TABLE name, in the server's own grammar, up to PostgreSQL 18's |  | 0"},
 		"a data error":   {&copier.DataError{Cause: serverError("22001")}, " |  | 22001 | 0"},
 		"other":          {errors.New("other"), " |  |  | 0"},
 	} {

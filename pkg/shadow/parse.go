@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 
-	pgquery "github.com/wasilibs/go-pgquery"
 	"github.com/wasilibs/go-pgquery/parser"
 
 	nodes "github.com/pganalyze/pg_query_go/v6"
@@ -103,7 +102,7 @@ func (p *changeParser) lookup(name string) origin {
 }
 
 func (p *changeParser) alter(index int, text string) error {
-	tree, err := pgquery.Parse(placeholder + text)
+	tree, err := parse(placeholder + text)
 	if err != nil {
 		return syntaxError(err, text, len(placeholder))
 	}
@@ -230,7 +229,7 @@ func (p *changeParser) rename(index int, text string, statement *nodes.RenameStm
 
 func (p *changeParser) set(column, text string) error {
 	const head = "SELECT "
-	tree, err := pgquery.Parse(head + text)
+	tree, err := parse(head + text)
 	if err != nil {
 		return syntaxError(err, text, len(head))
 	}

@@ -42,6 +42,36 @@ func TestParseTakesOrdinaryActions(t *testing.T) {
 	}
 }
 
+// TestParseTakesNewerActions: what PostgreSQL 18 has new is read as what is nearest to it in 17.
+func TestParseTakesNewerActions(t *testing.T) {
+	for text, want := range map[string]string{
+		`ADD COLUMN v int GENERATED ALWAYS AS (n * (2)) VIRTUAL, ADD x int`:                      `ADD COLUMN v int GENERATED ALWAYS AS (n * (2)) STORED, ADD x int`,
+		`ADD COLUMN v int generated always as (n), ADD w int GENERATED ALWAYS AS IDENTITY`:       `ADD COLUMN v int generated always as (n) STORED, ADD w int GENERATED ALWAYS AS IDENTITY`,
+		`ADD CHECK (n > 0) NOT /* at all */ ENFORCED, ADD enforced int CHECK ("not" > enforced)`: `ADD CHECK (n > 0) , ADD enforced int CHECK ("not" > enforced)`,
+		`ADD CHECK (n > 0) ENFORCED`: `ADD CHECK (n > 0) `,
+		`ADD CONSTRAINT "a b" NOT NULL "N" NOT VALID, ADD COLUMN y int NOT NULL DEFAULT 1`: `ADD CONSTRAINT "a b" CHECK (true) NOT VALID, ADD COLUMN y int NOT NULL DEFAULT 1`,
+		`ADD NOT NULL n NO INHERIT`:                     `ADD CHECK (true) NO INHERIT`,
+		`ADD PRIMARY KEY (id, during WITHOUT OVERLAPS)`: `ADD PRIMARY KEY (id, during )`,
+	} {
+		if older, err := inOlderGrammar(text); err != nil || older != want {
+			t.Errorf("%s: read as %q, %v", text, older, err)
+		}
+		if change, err := Parse("orders", []string{text}, nil); err != nil || change.Alters[0] != text {
+			t.Errorf("%s: %+v, %v", text, change, err)
+		}
+	}
+	_, err := Parse("orders", []string{"ADD CHECK (n > 0) NOT ENFORCED, ADD nonsense"}, nil)
+	var syntax *SyntaxError
+	if !errors.As(err, &syntax) || syntax.Position != 23 {
+		t.Errorf("%v, want the error of the text as it stands", err)
+	}
+	_, err = Parse("orders", []string{"ADD FOREIGN KEY (id, PERIOD during) REFERENCES other (id, PERIOD during)"}, nil)
+	var refusal *Refusal
+	if !errors.As(err, &refusal) || refusal.Check != "foreign key" {
+		t.Errorf("%v, want a refusal of the foreign key", err)
+	}
+}
+
 func TestParseRefuses(t *testing.T) {
 	for _, c := range []struct {
 		alters []string
