@@ -136,6 +136,34 @@ func TestChangeOnItsWayIsNoMismatch(t *testing.T) {
 	}
 }
 
+// TestKeyWrittenAnotherWay: 281.5 is watched, and becomes 281.500 while it is compared again.
+func TestKeyWrittenAnotherWay(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "CREATE TABLE t (id numeric PRIMARY KEY, v text); INSERT INTO t VALUES (281.5, 'v'), (282.5, 'v')", shadow.Change{Alters: []string{"ADD COLUMN w int"}})
+	r.cutter = everything{}
+	r.spoil(t, "UPDATE %[1]s SET v = 'stale' WHERE id = 281.5")
+	r.replay = &hot{rig: r, t: t, sql: "UPDATE t SET id = 281.500, v = 'new' WHERE id = 281.5"}
+	report, err := r.run(t)
+	must(t, err)
+	if report.Mismatches != 0 || report.Rechecked == 0 {
+		t.Errorf("the report is %+v", report)
+	}
+}
+
+// TestKeyWrittenAnotherWayAndLost: a row that stays wrong is a mismatch under every spelling.
+func TestKeyWrittenAnotherWayAndLost(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, "CREATE TABLE t (id numeric PRIMARY KEY, v text); INSERT INTO t VALUES (281.5, 'v'), (282.5, 'v')", shadow.Change{Alters: []string{"ADD COLUMN w int"}})
+	r.cutter = everything{}
+	r.spoil(t, `CREATE FUNCTION defy() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id = 281.50; NEW.v = 'wrong'; RETURN NEW; END $$;
+		UPDATE %[1]s SET id = 281.50, v = 'wrong' WHERE id = 281.5; CREATE TRIGGER defy BEFORE INSERT OR UPDATE ON %[1]s FOR EACH ROW WHEN (NEW.id = 281.5) EXECUTE FUNCTION defy()`)
+	report, err := r.run(t)
+	var mismatch *MismatchError
+	if !errors.As(err, &mismatch) || report.Mismatches == 0 {
+		t.Errorf("no mismatch: %v, %+v", err, report)
+	}
+}
+
 // stuck is a live side whose replay waits, as for a synchronous standby that is away.
 type stuck struct {
 	*rig
