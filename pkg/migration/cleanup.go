@@ -105,11 +105,12 @@ func (m *Migration) renewControl(ctx context.Context) error {
 func (m *Migration) remove(ctx context.Context, names shadow.Names, detail string) error {
 	ctx, cancel := pg.Cleanup(ctx)
 	defer cancel()
-	open, err := checkpoint.NewStore(names.RunID).Claim(ctx, m.control)
+	store := checkpoint.NewStore(names.RunID)
+	open, err := store.Claim(ctx, m.control)
 	if err != nil {
 		return err
 	}
-	if outcome, ended, err := checkpoint.NewStore(names.RunID).LoadEnd(ctx, m.control); !open && err == nil && ended && outcome == string(Aborted) {
+	if outcome, ended, err := store.LoadEnd(ctx, m.control); !open && err == nil && ended && outcome == string(Aborted) {
 		return nil // it was removed, and the connection lost before that was known
 	}
 	if !open {
@@ -128,7 +129,7 @@ func (m *Migration) remove(ctx context.Context, names shadow.Names, detail strin
 	if err != nil {
 		return fmt.Errorf("removing the artifacts of run %s: %w", names.RunID, err)
 	}
-	return checkpoint.NewStore(names.RunID).End(ctx, m.control, string(Aborted), detail)
+	return store.End(ctx, m.control, string(Aborted), detail)
 }
 
 func (m *Migration) dropReplication(ctx context.Context, names shadow.Names) error {

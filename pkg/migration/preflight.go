@@ -227,7 +227,6 @@ func (m *Migration) preflight(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.target.rows = size.EstimatedRows
 	m.progress.estimate(size.EstimatedRows)
 	return refuseThrottle(ctx, measured)
 }

@@ -40,7 +40,6 @@ type target struct {
 	server     *schema.Server
 	change     *shadow.Change
 	searchPath string
-	rows       int64           // the planner's estimate
 	found      *checkpoint.Run // an unfinished run of the table; ended, when only its clean-up is not done
 }
 
