@@ -45,7 +45,7 @@ func TestObstacles(t *testing.T) {
 		{`CREATE MATERIALIZED VIEW mv AS SELECT count(*) FROM "S x"."T t"`, `materialized view: public.mv`, `DROP MATERIALIZED VIEW mv`},
 		{`CREATE TABLE child () INHERITS ("S x"."T t")`, `inheritance: public.child`, `DROP TABLE child`},
 		{`CREATE TABLE parent (id int NOT NULL); ALTER TABLE "S x"."T t" INHERIT parent`, `inheritance: public.parent`, `ALTER TABLE "S x"."T t" NO INHERIT parent; DROP TABLE parent`},
-		{`SELECT pg_create_logical_replication_slot('test_decoding_' || oid, 'test_decoding'), pg_create_logical_replication_slot('pgshadow_' || oid, 'pgoutput') FROM pg_database WHERE datname = current_database(); CREATE PUBLICATION everything FOR ALL TABLES`, ``, `DROP PUBLICATION everything`},
+		{`SELECT pg_create_logical_replication_slot('test_decoding_' || md5(current_database()), 'test_decoding'); SELECT pg_create_logical_replication_slot('pgshadow_' || md5(current_database()), 'pgoutput'); CREATE PUBLICATION everything FOR ALL TABLES`, ``, `DROP PUBLICATION everything`},
 		{`CREATE PUBLICATION pgshadow_run FOR TABLE "S x"."T t"`, ``, `DROP PUBLICATION pgshadow_run`},
 		{`CREATE TABLE holder (x "S x"."T t")`, `row type user: column x of table public.holder`, `DROP TABLE holder`},
 		{`CREATE TABLE holder (x "S x"."T t"[])`, `row type user: column x of table public.holder`, `DROP TABLE holder`},
