@@ -95,8 +95,8 @@ func undone(ctx context.Context, tx pgx.Tx, work func(tx pgx.Tx) error) error {
 // refuseTrial makes a refusal of the server's no to an attached object on the
 // changed table.
 func (m *Migration) refuseTrial(cannot string, err error) error {
-	pgErr := pg.Server(err)
-	if pgErr == nil || pg.IsConnection(err) || pg.IsLockFailure(err) {
+	pgErr := pg.Judged(err)
+	if pgErr == nil {
 		return err
 	}
 	return &shadow.Refusal{Check: "attached", Reason: cannot + ": " + pgErr.Message,

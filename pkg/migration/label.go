@@ -23,8 +23,8 @@ func (m *Migration) label(ctx context.Context, tx pgx.Tx, confined pg.Confined, 
 
 // refuseLabel makes a refusal of the server's no to a label.
 func (m *Migration) refuseLabel(rider shadow.Rider, err error) error {
-	pgErr := pg.Server(err)
-	if pgErr == nil || pg.IsConnection(err) || pg.IsLockFailure(err) {
+	pgErr := pg.Judged(err)
+	if pgErr == nil {
 		return err
 	}
 	remedy := fmt.Sprintf("have the provider's library loaded in every session of %s (shared_preload_libraries, or ALTER DATABASE ... SET session_preload_libraries)", m.target.server.Role)

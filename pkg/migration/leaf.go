@@ -109,8 +109,8 @@ func (m *Migration) tryAlters(ctx context.Context, tx pgx.Tx, names shadow.Names
 
 // refuseLeaf makes a refusal of the server's no to the shadow as a partition.
 func (m *Migration) refuseLeaf(err error) error {
-	pgErr := pg.Server(err)
-	if pgErr == nil || pg.IsConnection(err) || pg.IsLockFailure(err) || pg.Is(err, pg.InsufficientRights) {
+	pgErr := pg.Judged(err)
+	if pgErr == nil || pg.Is(err, pg.InsufficientRights) {
 		return err
 	}
 	return &shadow.Refusal{Check: "partition", Reason: strings.TrimSpace(fmt.Sprintf("the changed table cannot be a partition of %s: %s %s", m.target.table.Leaf.Parent(), pgErr.Message, pgErr.Detail)),

@@ -34,6 +34,15 @@ func Server(err error) *pgconn.PgError {
 	return nil
 }
 
+// Judged returns the server's own no to a statement: nil where it did not get to
+// judge it, for the connection or a lock.
+func Judged(err error) *pgconn.PgError {
+	if IsConnection(err) || IsLockFailure(err) {
+		return nil
+	}
+	return Server(err)
+}
+
 // Is tells whether err carries one of the SQLSTATEs.
 func Is(err error, states ...string) bool {
 	pgErr := Server(err)

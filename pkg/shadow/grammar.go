@@ -59,8 +59,12 @@ func inOlderGrammar(statement string) (string, error) {
 type words struct {
 	statement string
 	tokens    []*nodes.ScanToken
-	instead   map[int]string // by the first byte of what is replaced
-	until     map[int]int    // its end
+	edits     map[int]edit // by the first byte of what is replaced
+}
+
+type edit struct {
+	end  int
+	text string
 }
 
 func scan(statement string) (*words, error) {
@@ -71,7 +75,7 @@ func scan(statement string) (*words, error) {
 	tokens := slices.DeleteFunc(scanned.Tokens, func(t *nodes.ScanToken) bool {
 		return t.Token == nodes.Token_SQL_COMMENT || t.Token == nodes.Token_C_COMMENT
 	})
-	return &words{statement: statement, tokens: tokens, instead: map[int]string{}, until: map[int]int{}}, nil
+	return &words{statement: statement, tokens: tokens, edits: map[int]edit{}}, nil
 }
 
 // is tells whether the i-th token is a word that is not quoted, or a sign.
@@ -122,17 +126,16 @@ func (w *words) generated(end int) {
 
 func (w *words) replace(first, last int, text string) {
 	if last < len(w.tokens) {
-		start := int(w.tokens[first].Start)
-		w.instead[start], w.until[start] = text, int(w.tokens[last].End)
+		w.edits[int(w.tokens[first].Start)] = edit{int(w.tokens[last].End), text}
 	}
 }
 
 func (w *words) text() string {
 	var b strings.Builder
 	for at := 0; at < len(w.statement); {
-		if end, replaced := w.until[at]; replaced {
-			b.WriteString(w.instead[at])
-			at = end
+		if e, replaced := w.edits[at]; replaced {
+			b.WriteString(e.text)
+			at = e.end
 			continue
 		}
 		b.WriteByte(w.statement[at])

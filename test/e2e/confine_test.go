@@ -138,7 +138,7 @@ func lateWrite(t *testing.T, db *pgtest.DB, run *background) migration.Report {
 		for range run.events { // the run goes on when they are read
 		}
 	}()
-	awaitLockWaiter(t, db)
+	awaitOne(t, db, nil, "wait for the lock", "SELECT count(*) FROM pg_locks WHERE relation = 't'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted")
 	if _, err := writer.Exec(t.Context(), "COMMIT"); err != nil {
 		t.Fatal(err)
 	}
@@ -147,26 +147,6 @@ func lateWrite(t *testing.T, db *pgtest.DB, run *background) migration.Report {
 		t.Fatalf("%v (%+v)", run.err, run.report.Error)
 	}
 	return run.report
-}
-
-// awaitLockWaiter returns when somebody waits for table t's exclusive lock.
-func awaitLockWaiter(t *testing.T, db *pgtest.DB) {
-	t.Helper()
-	conn := db.Conn(t)
-	deadline := time.After(limit)
-	ticker := time.NewTicker(10 * time.Millisecond)
-	defer ticker.Stop()
-	for waits := false; !waits; {
-		select {
-		case <-ticker.C:
-		case <-deadline:
-			t.Fatal("nobody waits for the lock")
-		}
-		const query = "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 't'::regclass AND mode = 'AccessExclusiveLock' AND NOT granted)"
-		if err := conn.QueryRow(t.Context(), query).Scan(&waits); err != nil {
-			t.Fatal(err)
-		}
-	}
 }
 
 // hit is one notification of a trap.

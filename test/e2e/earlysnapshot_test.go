@@ -12,23 +12,28 @@ import (
 	"github.com/pgshadow/pgshadow/test/pgtest"
 )
 
+const (
+	asBefore = "5|v5\n6|v6\n"
+	asNow    = "5|new\n5000|ins\n"
+)
+
 // earlySnapshots are statements that have their snapshot before they wait for the swap's
-// lock (decision 0013). Each has a change that the swap replays under the lock: rows 5
-// and 6 are as they were before it, and row 5000 is not there yet. now is what the others
-// give, which take their snapshot when they have the lock.
+// lock (decision 0013), and others, which take it when they have the lock. There is a
+// change that the swap replays under the lock: for the former, rows 5 and 6 are as they
+// were before it, and row 5000 is not there yet.
 var earlySnapshots = []struct {
 	name, open, sql string
-	early, now      string
+	want            string
 	via             func(context.Context, *pgx.Conn, string) (string, error)
 }{
-	{name: "REPEATABLE READ", sql: "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id", early: "5|v5\n6|v6\n"},
-	{name: "SERIALIZABLE", sql: "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id", early: "5|v5\n6|v6\n"},
-	{name: "STABLE function", sql: "SELECT stable()", early: "5|v5\n6|v6\n"},
-	{name: "EXECUTE", open: "PREPARE q AS SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id", sql: "EXECUTE q", early: "5|v5\n6|v6\n"},
-	{name: "COPY TO", sql: "COPY (SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id) TO STDOUT (DELIMITER '|')", via: copyOut, early: "5|v5\n6|v6\n"},
-	{name: "LOCK TABLE, then REPEATABLE READ", sql: "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE t IN ACCESS SHARE MODE; SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id", now: "5|new\n5000|ins\n"},
-	{name: "READ COMMITTED", sql: "SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id", now: "5|new\n5000|ins\n"},
-	{name: "READ COMMITTED, extended protocol", sql: "SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id", via: prepared, now: "5|new\n5000|ins\n"},
+	{name: "REPEATABLE READ", sql: "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id", want: asBefore},
+	{name: "SERIALIZABLE", sql: "BEGIN ISOLATION LEVEL SERIALIZABLE; SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id", want: asBefore},
+	{name: "STABLE function", sql: "SELECT stable()", want: asBefore},
+	{name: "EXECUTE", open: "PREPARE q AS SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id", sql: "EXECUTE q", want: asBefore},
+	{name: "COPY TO", sql: "COPY (SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id) TO STDOUT (DELIMITER '|')", via: copyOut, want: asBefore},
+	{name: "LOCK TABLE, then REPEATABLE READ", sql: "BEGIN ISOLATION LEVEL REPEATABLE READ; LOCK TABLE t IN ACCESS SHARE MODE; SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id", want: asNow},
+	{name: "READ COMMITTED", sql: "SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id", want: asNow},
+	{name: "READ COMMITTED, extended protocol", sql: "SELECT id, v FROM t WHERE id IN (5, 6, 5000) ORDER BY id", via: prepared, want: asNow},
 }
 
 // TestSnapshotsFromBeforeTheLock shows how far the swap is not MVCC-safe: to the changes
@@ -64,7 +69,7 @@ func TestSnapshotsFromBeforeTheLock(t *testing.T) {
 	swap.release(t)
 	waiting.Wait()
 	for i, c := range earlySnapshots {
-		if want := (answer{rows: c.early + c.now}); got[i] != want {
+		if want := (answer{rows: c.want}); got[i] != want {
 			t.Errorf("%s: got %+v, want %+v", c.name, got[i], want)
 		}
 	}
@@ -92,12 +97,4 @@ func TestSnapshotsFromBeforeAPlainAlter(t *testing.T) {
 	if rows != "0\n" || err != nil {
 		t.Errorf("got %q, %v; docs/decisions/0013 says that the table looks empty", rows, err)
 	}
-}
-
-func ask(ctx context.Context, conn *pgx.Conn, via func(context.Context, *pgx.Conn, string) (string, error), sql string) answer {
-	if via == nil {
-		via = text
-	}
-	rows, err := via(ctx, conn, sql)
-	return answer{rows, sqlState(err)}
 }

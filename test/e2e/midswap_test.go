@@ -180,9 +180,6 @@ func openTwins(t *testing.T, db *pgtest.DB, sessions []session) []*twins {
 		if s.since > version {
 			continue
 		}
-		if s.via == nil {
-			s.via = text
-		}
 		pair := &twins{session: s, at: i, public: db.Conn(t), ledger: db.Conn(t)}
 		mustExec(t, pair.ledger, "SET search_path = ledger")
 		for _, conn := range []*pgx.Conn{pair.public, pair.ledger} {
@@ -199,7 +196,15 @@ func (p *twins) ask(ctx context.Context, conn *pgx.Conn, round int) answer {
 	if strings.Contains(sql, "%d") {
 		sql = fmt.Sprintf(sql, 3000+100*round+p.at)
 	}
-	rows, err := p.via(ctx, conn, sql)
+	return ask(ctx, conn, p.via, sql)
+}
+
+// ask runs a statement as via does; nil is as text.
+func ask(ctx context.Context, conn *pgx.Conn, via func(context.Context, *pgx.Conn, string) (string, error), sql string) answer {
+	if via == nil {
+		via = text
+	}
+	rows, err := via(ctx, conn, sql)
 	return answer{rows, sqlState(err)}
 }
 
