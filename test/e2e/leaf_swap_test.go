@@ -315,7 +315,7 @@ func TestLeafAndOthersInTheTree(t *testing.T) {
 		db.Exec(t, "ALTER SYSTEM SET autovacuum = off") // no other one begins; the one at work goes on
 		db.Exec(t, "SELECT pg_reload_conf()")
 	})
-	config.Cutover.Attempts, config.Cutover.LockTimeout = 1, 300*time.Millisecond
+	config.Cutover.Attempts, config.Cutover.LockTimeout = 3, 300*time.Millisecond // an attempt may also end for a late fence
 	report, err := migration.Run(t.Context(), config)
 	if err == nil || !strings.Contains(err.Error(), "prepared transaction 'elsewhere' holds a lock on it") {
 		t.Fatalf("%v, report %+v", err, report)
