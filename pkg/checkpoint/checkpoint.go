@@ -5,6 +5,7 @@
 package checkpoint
 
 import (
+	"cmp"
 	"context"
 	_ "embed" // the DDL
 	"encoding/json"
@@ -38,6 +39,8 @@ type Run struct {
 	Server    string // system identifier and timeline of the slot's server; empty before there is a slot
 	Steering  json.RawMessage
 	Progress  json.RawMessage // null before the first checkpoint
+	Detail    string          // why it ended as it did
+	History
 }
 
 // Owner says which process works on a run.
@@ -82,11 +85,14 @@ func Exists(ctx context.Context, conn *pgx.Conn) (bool, error) {
 }
 
 // Init creates the state tables if they are not there, in the transaction that
-// records the first run.
+// records the first run. Those of an earlier pgshadow get the columns they lack.
 func Init(ctx context.Context, tx pgx.Tx) error {
 	exists, err := Exists(ctx, tx.Conn())
-	if err != nil || exists {
+	if err != nil {
 		return err
+	}
+	if exists {
+		return extend(ctx, tx)
 	}
 	if _, err := tx.Exec(ctx, stateSQL); err != nil {
 		return fmt.Errorf("creating the state tables in schema pgshadow: %w", err)
@@ -102,17 +108,18 @@ type Store struct{ runID string }
 func NewStore(runID string) *Store { return &Store{runID: runID} }
 
 // Create records a new run, in the transaction that creates its first artifacts.
+// The server records the session's role. A run without a method is one by shadow.
 func Create(ctx context.Context, tx pgx.Tx, run Run) error {
-	_, err := tx.Exec(ctx, `INSERT INTO pgshadow.run (run_id, table_oid, table_title, table_name, change, phase, host, pid)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8)`,
-		run.ID, run.TableOID, run.Table, run.TableName, run.Change, run.Phase, run.Owner.Host, run.Owner.PID)
+	_, err := tx.Exec(ctx, `INSERT INTO pgshadow.run (run_id, table_oid, table_title, table_name, change, phase, host, pid, method, fingerprint)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`,
+		run.ID, run.TableOID, run.Table, run.TableName, run.Change, run.Phase, run.Owner.Host, run.Owner.PID, cmp.Or(run.Method, MethodShadow), run.Fingerprint)
 	if err != nil {
 		return fmt.Errorf("recording run %s: %w", run.ID, err)
 	}
 	return nil
 }
 
-const runColumns = `run_id, table_oid, table_title, table_name, change, phase, coalesce(plan, 'null'), host, pid, created_at, updated_at, ended_at, coalesce(outcome, ''), heal, coalesce(server, ''), steering, coalesce(progress, 'null')`
+const runColumns = `run_id, table_oid, table_title, table_name, change, phase, coalesce(plan, 'null'), host, pid, created_at, updated_at, ended_at, coalesce(outcome, ''), heal, coalesce(server, ''), steering, coalesce(progress, 'null'), coalesce(detail, ''), ` + laterColumns
 
 // Runs lists the runs of the database, the newest first. openOnly leaves out
 // those that have ended.
@@ -121,14 +128,19 @@ func Runs(ctx context.Context, conn *pgx.Conn, openOnly bool) ([]Run, error) {
 }
 
 func runs(ctx context.Context, conn *pgx.Conn, condition string, args ...any) ([]Run, error) {
-	rows, err := conn.Query(ctx, "SELECT "+runColumns+" FROM pgshadow.run WHERE "+condition+" ORDER BY created_at DESC", args...)
+	return list(ctx, conn, "SELECT "+runColumns+" FROM pgshadow.run AS r WHERE "+condition+" ORDER BY created_at DESC", args...)
+}
+
+func list(ctx context.Context, conn *pgx.Conn, query string, args ...any) ([]Run, error) {
+	rows, err := conn.Query(ctx, query, args...)
 	if err != nil {
 		return nil, fmt.Errorf("listing runs: %w", err)
 	}
 	found, err := pgx.CollectRows(rows, func(row pgx.CollectableRow) (Run, error) {
 		var r Run
 		err := row.Scan(&r.ID, &r.TableOID, &r.Table, &r.TableName, &r.Change, &r.Phase, &r.Plan, &r.Owner.Host, &r.Owner.PID,
-			&r.CreatedAt, &r.UpdatedAt, &r.EndedAt, &r.Outcome, &r.Heal, &r.Server, &r.Steering, &r.Progress)
+			&r.CreatedAt, &r.UpdatedAt, &r.EndedAt, &r.Outcome, &r.Heal, &r.Server, &r.Steering, &r.Progress, &r.Detail,
+			&r.Method, &r.Role, &r.Fingerprint, &r.Report)
 		return r, err
 	})
 	if err != nil {

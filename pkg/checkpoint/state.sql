@@ -21,7 +21,12 @@ CREATE TABLE IF NOT EXISTS pgshadow.run (
   updated_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
   ended_at    timestamptz,
   outcome     text,
-  detail      text
+  detail      text,
+  -- What follows came later: extend.sql adds it to tables that lack it.
+  method      text NOT NULL DEFAULT 'shadow', -- or native
+  role        text DEFAULT session_user,      -- that began the run
+  fingerprint text,                           -- of the table as it was planned for
+  report      jsonb                           -- of the last process that said how it ended; under "earlier" those before it
 );
 CREATE UNIQUE INDEX IF NOT EXISTS run_open ON pgshadow.run (table_oid) WHERE ended_at IS NULL;
 CREATE TABLE IF NOT EXISTS pgshadow.chunk (
