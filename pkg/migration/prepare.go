@@ -67,12 +67,13 @@ func (m *Migration) record(ctx context.Context, tx pgx.Tx, names shadow.Names) e
 	if err := checkpoint.Init(ctx, tx); err != nil {
 		return err
 	}
-	change, err := json.Marshal(m.target.change)
+	change, err := json.Marshal(recordedChange{*m.target.change, m.config.Set})
 	if err != nil {
 		return fmt.Errorf("encoding the change: %w", err)
 	}
 	return checkpoint.Create(ctx, tx, checkpoint.Run{ID: names.RunID, TableOID: m.target.table.OID, Table: m.report.Table,
-		TableName: names.Table, Change: change, Phase: Prepare.String(), Owner: m.owner()})
+		TableName: names.Table, Change: change, Phase: Prepare.String(), Owner: m.owner(),
+		History: checkpoint.History{Method: checkpoint.MethodShadow, Fingerprint: m.target.table.Fingerprint()}})
 }
 
 // build creates the shadow complete, runs the user's ALTERs on it, and takes off

@@ -65,14 +65,15 @@ func Run(ctx context.Context, config Config) (Report, error) {
 			err = fmt.Errorf("%w: %w; %w", err, errNotRemoved, left)
 		}
 	}
-	held := m.held(ctx)
+	report := m.conclude(err, m.held(ctx))
+	m.keepReport(ctx, report)
 	if m.control != nil {
 		// The session only held the lock: when it is already gone, so is the lock.
 		if closed := pg.Release(ctx, m.control); closed != nil {
-			m.report.Warnings = append(m.report.Warnings, closed.Error())
+			report.Warnings = append(report.Warnings, closed.Error())
 		}
 	}
-	return m.conclude(err, held), err
+	return report, err
 }
 
 // flow is the whole run. Its lines are the headings of docs/how-it-works.md.
