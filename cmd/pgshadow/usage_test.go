@@ -17,6 +17,7 @@ func TestHelp(t *testing.T) {
 		"help_finish":  {"finish", "--help"},
 		"help_version": {"version", "-h"},
 		"help_status":  {"status", "--help"},
+		"help_history": {"history", "--help"},
 		"help_pause":   {"pause", "--help"},
 		"help_resume":  {"resume", "--help"},
 		"help_cutover": {"cutover", "--help"},

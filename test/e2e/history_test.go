@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -97,6 +98,8 @@ func TestHistory(t *testing.T) {
 		t.Error("the fingerprint is that of the table before the first change")
 	}
 
+	requireSQLOfDocs(t, db, 2)
+
 	// Neither the end of the retired table nor that of the table is one of the history.
 	if _, err := migration.Finish(t.Context(), login(t, db), "t"); err != nil {
 		t.Fatal(err)
@@ -129,6 +132,40 @@ func TestHistory(t *testing.T) {
 	}
 }
 
+// requireSQLOfDocs runs the statements of the documentation on the runs there are:
+// one lists them, one keeps what has not ended a year ago, or has left something.
+func requireSQLOfDocs(t *testing.T, db *pgtest.DB, count int) {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, section, _ := strings.Cut(string(text), "\n## History\n")
+	section, _, _ = strings.Cut(section, "\n## ")
+	parts := strings.Split(section, "```")
+	if len(parts) != 5 {
+		t.Fatalf("the documentation has %d blocks, want 2", len(parts)/2)
+	}
+	list, forget := strings.TrimPrefix(parts[1], "sql"), strings.TrimPrefix(parts[3], "sql")
+	if got := pgtest.Scalar[string](t, db, "SELECT string_agg(format('%s %s', outcome, lock_hold_ms > '0'), ', ' ORDER BY created_at) FROM ("+strings.TrimRight(list, "; \n")+") AS listed"); got != "done t, aborted f" {
+		t.Errorf("the list is %s", got)
+	}
+	conn := db.Conn(t)
+	for ended, want := range map[string]int{"now()": count, "now() - interval '2 years'": count - 1} { // one has a retired table
+		tx, err := conn.Begin(t.Context())
+		if err == nil {
+			_, err = tx.Exec(t.Context(), "UPDATE pgshadow.run SET ended_at = "+ended+"; "+forget)
+		}
+		var left int
+		if err == nil {
+			err = tx.QueryRow(t.Context(), "SELECT count(*) FROM pgshadow.run").Scan(&left)
+		}
+		if err = errors.Join(err, tx.Rollback(t.Context())); err != nil || left != want {
+			t.Errorf("of %d runs that ended %s, %d are left, want %d: %v", count, ended, left, want, err)
+		}
+	}
+}
+
 // TestHistoryOfAResumedRun has what every process of the run has reported.
 func TestHistoryOfAResumedRun(t *testing.T) {
 	t.Parallel()
@@ -138,6 +175,13 @@ func TestHistoryOfAResumedRun(t *testing.T) {
 	if r.Outcome != migration.StillOpen || r.Phase != "index" || r.EndedAt != nil || *r.ExitCode != 5 || r.Detail != stopped.Error.Message ||
 		*r.RowsCopied != 2000 || *r.DurationMS != stopped.DurationMS || r.Cutover != nil {
 		t.Errorf("the stopped run is %s", asJSON(t, r))
+	}
+	// Who is refused because of it leaves nothing in its record.
+	if other, err := runT(t, db, `ADD COLUMN "Twice" bigint`); err == nil || other.RunID != stopped.RunID || other.Error.Check != "unfinished run" {
+		t.Fatalf("another change: %v, %+v", err, other)
+	}
+	if got := historyOf(t, db, "t", 1)[0]; asJSON(t, got) != asJSON(t, r) {
+		t.Errorf("the refusal is in the record: %s", asJSON(t, got))
 	}
 	db.Exec(t, "UPDATE t SET v = 'later' WHERE id < 10")
 	report, err := migration.Run(t.Context(), tableT(t, db, func(migration.Event) {}))
@@ -172,14 +216,6 @@ func TestHistoryOfAnOpenRun(t *testing.T) {
 		"[null,null,null,null,null,null,null,[],[]]" {
 		t.Errorf("it has reported %s", got)
 	}
-	// Who is refused because of it leaves nothing in its record.
-	config := tableT(t, db, func(migration.Event) {})
-	if report, err := migration.Run(t.Context(), config); err == nil || report.Error.Check != "second run" {
-		t.Fatalf("the second run: %v", err)
-	}
-	if got := historyOf(t, db, "t", 1)[0]; got.ExitCode != nil {
-		t.Errorf("the second run is in the record of the first: %+v", got)
-	}
 	run.done(t)
 	if got := historyOf(t, db, "t", 1)[0]; got.Outcome != "done" || *got.ExitCode != 0 {
 		t.Errorf("in the end the run is %+v", got)
@@ -205,6 +241,23 @@ func TestHistoryWithoutTheControlSession(t *testing.T) {
 		t.Errorf("the run is %s", asJSON(t, r))
 	}
 	requireNoSessions(t, db)
+}
+
+// TestHistoryOfARunThatWasTakenUp has another process take up a run: how the first
+// has ended is no matter of the run's any more.
+func TestHistoryOfARunThatWasTakenUp(t *testing.T) {
+	t.Parallel()
+	db := createT(t)
+	run := launch(t, tableT(t, db, nil))
+	run.await(t, "the copy", phaseStart(migration.Copy))
+	db.Exec(t, "UPDATE pgshadow.run SET host = 'elsewhere'")
+	run.stop()
+	if report, err := run.end(t); err == nil || report.Outcome != migration.Stopped {
+		t.Fatalf("not stopped: %v", err)
+	}
+	if r := historyOf(t, db, "t", 1)[0]; r.Host != "elsewhere" || r.ExitCode != nil || len(r.Phases) != 0 {
+		t.Errorf("the run is %s", asJSON(t, r))
+	}
 }
 
 // firstState is the DDL of the runs' table as the first pgshadow has made it.
