@@ -93,6 +93,8 @@ type Report struct {
 	LockHoldMS float64 `json:"lock_hold_ms"`
 	FenceMS    float64 `json:"fence_ms"`
 	Keys       int     `json:"keys"` // replayed under the lock
+	// CommitMS is what a durable COMMIT took after the ROLLBACK of a rehearsal. It is part of LockHoldMS.
+	CommitMS float64 `json:"commit_ms,omitempty"`
 }
 
 // Outcome of the swap's COMMIT.
@@ -147,7 +149,8 @@ type Cutover struct {
 	observe func(Event)
 	tables  []uint32 // OIDs of the original and the shadow
 	horizon Horizon
-	settle  time.Duration // the most that replay is waited for before an attempt
+	undone  func(ctx context.Context, tx pgx.Tx) error // see Swap.Undone
+	settle  time.Duration                              // the most that replay is waited for before an attempt
 }
 
 // Swap says which tables are exchanged. A snapshot older than the horizon would
@@ -156,6 +159,10 @@ type Swap struct {
 	Plan      *shadow.Plan
 	ShadowOID uint32
 	Horizon   Horizon
+	// Undone, where it is set, makes this a rehearsal: the swap is rolled back where it
+	// would be committed, and Undone records that in a transaction of its own. That
+	// one's COMMIT is measured in place of the swap's.
+	Undone func(ctx context.Context, tx pgx.Tx) error
 }
 
 // Horizon is a moment when every row of the copy was there: the first transaction
@@ -172,10 +179,10 @@ func (h Horizon) xid() string { return strconv.FormatUint(uint64(uint32(h.XID)),
 func New(config func() Config, swap Swap, connect func(ctx context.Context, purpose string) (*pgx.Conn, error),
 	replay Replay, pacer Pacer, fencer Fencer, guard Guard, observe func(Event)) *Cutover {
 	return &Cutover{tune: config, config: config(), plan: swap.Plan, connect: connect, replay: replay, pacer: pacer, fencer: fencer, guard: guard, observe: observe,
-		tables: []uint32{swap.Plan.Original.OID, swap.ShadowOID}, horizon: swap.Horizon, settle: settleLimit}
+		tables: []uint32{swap.Plan.Original.OID, swap.ShadowOID}, horizon: swap.Horizon, undone: swap.Undone, settle: settleLimit}
 }
 
-// Run tries until the swap is committed, the attempts are used up
+// Run tries until the swap is committed, or rehearsed, the attempts are used up
 // (*AttemptsError), or something makes further attempts pointless.
 func (c *Cutover) Run(ctx context.Context) (report Report, err error) {
 	conn, err := c.connect(ctx, "cutover")
@@ -268,7 +275,7 @@ func (c *Cutover) once(ctx context.Context, conn *pgx.Conn, attempt int) (Report
 	if err == nil {
 		report, err = c.swap(ctx, conn, attempt)
 	}
-	if err != nil && !errors.Is(err, ErrUnknown) {
+	if c.undone != nil || err != nil && !errors.Is(err, ErrUnknown) {
 		c.replay.Resume() // only while the shadow is certainly still the shadow
 	}
 	return report, err

@@ -62,6 +62,7 @@ type rig struct {
 	connect func(ctx context.Context, purpose string) (*pgx.Conn, error)
 	fencer  Fencer
 	horizon Horizon
+	undone  func(ctx context.Context, tx pgx.Tx) error
 	onEvent func(Event)
 
 	mu     sync.Mutex
@@ -92,7 +93,7 @@ func (r *rig) cutover(t *testing.T) *Cutover {
 	t.Helper()
 	oid, err := schema.Resolve(t.Context(), r.Session(t), r.Plan.Names.ShadowSchema(), "t")
 	must(t, err)
-	return New(func() Config { return r.config }, Swap{Plan: r.Plan, ShadowOID: oid, Horizon: r.horizon}, r.connect, r, r, r.fencer, r.hooks, func(event Event) {
+	return New(func() Config { return r.config }, Swap{Plan: r.Plan, ShadowOID: oid, Horizon: r.horizon, Undone: r.undone}, r.connect, r, r, r.fencer, r.hooks, func(event Event) {
 		r.mu.Lock()
 		r.events = append(r.events, event)
 		r.mu.Unlock()

@@ -41,6 +41,9 @@ func (c *Cutover) swap(ctx context.Context, conn *pgx.Conn, attempt int) (report
 		}
 		return report, err
 	}
+	if c.undone != nil {
+		return c.undo(ctx, tx, report, locked)
+	}
 	// The COMMIT is not cut short by the budget: its outcome must be known.
 	err = c.commit(ctx, tx, xid)
 	report.LockHoldMS = milliseconds(time.Since(locked))
