@@ -49,6 +49,10 @@ type Config struct {
 	Tuning Tuning
 	// OnChunk is told of every committed chunk, by several goroutines. May be nil.
 	OnChunk func(chunk keyset.Range, rows int64, took time.Duration)
+	// OnRefused, where it is set, has the copy leave out the rows that the new schema
+	// refuses and go on behind them. It is told of each, by several goroutines; once it
+	// wants no more, the copy ends with the last one's *DataError.
+	OnRefused func(refused *DataError) (more bool)
 }
 
 // Copier copies the original into the shadow.
@@ -90,7 +94,7 @@ func (e *DataError) Error() string {
 func (e *DataError) Unwrap() error { return e.Cause }
 
 // Run copies until the whole key space is committed. It returns a *DataError
-// when the new schema refuses a row.
+// when the new schema refuses a row, unless there is an OnRefused.
 func (c *Copier) Run(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for worker := range MaxWorkers {
@@ -190,17 +194,13 @@ func (c *Copier) shorten(ctx context.Context, conn *pgx.Conn, chunk *piece, n in
 }
 
 func (c *Copier) copyChunk(ctx context.Context, conn *pgx.Conn, chunk *piece) (rows int64, err error) {
+	refusals := search{rows: c.cutter.size.size()}
 	for {
 		began := time.Now()
 		rows, err = c.tryChunk(ctx, conn, chunk.Range)
 		switch {
 		case err == nil:
-			c.chunks.finish(chunk, rows)
-			took := time.Since(began)
-			c.cutter.Observe(int(rows), took)
-			if c.config.OnChunk != nil {
-				c.config.OnChunk(chunk.Range, rows, took)
-			}
+			c.finished(chunk, rows, time.Since(began))
 			return rows, nil
 		case pg.Is(err, pg.QueryCanceled) && ctx.Err() == nil:
 			c.cutting.Lock()
@@ -212,10 +212,20 @@ func (c *Copier) copyChunk(ctx context.Context, conn *pgx.Conn, chunk *piece) (r
 		case pg.IsLockFailure(err) && ctx.Err() == nil:
 			// Somebody holds the original exclusively; the chunk waits for its turn.
 		case pg.IsData(err):
-			return 0, c.locate(ctx, conn, chunk.Range, err)
+			if done, err := c.leaveOut(ctx, conn, chunk, &refusals, err); done || err != nil {
+				return 0, err
+			}
 		default:
 			return 0, err
 		}
+	}
+}
+
+func (c *Copier) finished(chunk *piece, rows int64, took time.Duration) {
+	c.chunks.finish(chunk, rows)
+	c.cutter.Observe(int(rows), took)
+	if c.config.OnChunk != nil {
+		c.config.OnChunk(chunk.Range, rows, took)
 	}
 }
 
