@@ -64,11 +64,7 @@ func newLogger(screen *screen, o logOptions) zerolog.Logger {
 func logEvent(log zerolog.Logger, event migration.Event) {
 	switch e := event.(type) {
 	case migration.RunStarted:
-		message := "run started"
-		if e.Resumed {
-			message = "run resumed"
-		}
-		log.Info().Str("run_id", e.RunID).Str("table", e.Table).Msg(message)
+		log.Info().Str("run_id", e.RunID).Str("table", e.Table).Msg(startText(e))
 	case migration.PhaseStarted:
 		log.Info().Stringer("phase", e.Phase).Msg("phase started")
 	case migration.PhaseFinished:
@@ -85,9 +81,22 @@ func logEvent(log zerolog.Logger, event migration.Event) {
 		line.Str("by", e.By).Msg("steered")
 	case migration.Swapped:
 		log.Info().Str("retired_table", e.Retired).Msg("swapped")
+	case migration.Rehearsed:
+		log.Info().Msg("swap rehearsed and rolled back")
 	default:
 		logHindrance(log, event)
 	}
+}
+
+func startText(e migration.RunStarted) string {
+	what, how := "run", "started"
+	if e.Rehearsal {
+		what = "rehearsal"
+	}
+	if e.Resumed {
+		how = "resumed"
+	}
+	return what + " " + how
 }
 
 // logHindrance writes the line of an event that holds the run up, or may.
@@ -141,6 +150,10 @@ func logEnd(log zerolog.Logger, report migration.Report) {
 	if report.RunID != "" {
 		line = line.Str("run_id", report.RunID)
 	}
+	message := "run ended"
+	if report.Rehearsal != nil {
+		message = "rehearsal ended"
+	}
 	line.Str("table", report.Table).Str("outcome", string(report.Outcome)).Int("exit_code", report.ExitCode).
-		Int64("duration_ms", report.DurationMS).Msg("run ended")
+		Int64("duration_ms", report.DurationMS).Msg(message)
 }

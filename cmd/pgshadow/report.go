@@ -41,6 +41,9 @@ func textReport(r migration.Report) string {
 		s.row("run", "%s", r.RunID)
 	}
 	outcome := string(r.Outcome)
+	if r.Rehearsal != nil {
+		outcome += ", a rehearsal"
+	}
 	if r.ExitCode != 0 {
 		outcome += fmt.Sprintf(" (exit code %d)", r.ExitCode)
 	}
@@ -51,7 +54,10 @@ func textReport(r migration.Report) string {
 	if r.RunID != "" {
 		s.work(r)
 	}
-	if r.Outcome == migration.Done || r.RetiredTable != "" {
+	switch {
+	case r.Rehearsal != nil:
+		s.rehearsal(*r.Rehearsal)
+	case r.Outcome == migration.Done || r.RetiredTable != "":
 		s.retired(r)
 	}
 	s.row("duration", "%s", took(r.DurationMS))
@@ -100,6 +106,9 @@ func (s *sheet) work(r migration.Report) {
 	if c := r.Cutover; c.Attempts > 0 {
 		s.row("cutover", "%s; the last waited %.1f ms for the lock and held it %.1f ms, %.1f ms of that for the fence",
 			times(c.Attempts, "attempt"), c.LockWaitMS, c.LockHoldMS, c.FenceMS)
+		if c.CommitMS > 0 {
+			s.row("", "it was rolled back; %.1f ms of the hold are a COMMIT that was measured after it", c.CommitMS)
+		}
 	}
 }
 

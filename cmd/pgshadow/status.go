@@ -71,7 +71,7 @@ func textStatus(statuses []migration.RunStatus, now time.Time) string {
 
 func (s *sheet) status(r migration.RunStatus, now time.Time) {
 	s.row("table", "%s", r.Table)
-	s.row("run", "%s", r.RunID)
+	s.row("run", "%s", runText(r))
 	s.row("state", "%s, in phase %s", r.State, r.Phase)
 	if r.EstimatedRows > 0 {
 		progress := fmt.Sprintf("%s of about %s rows", grouped(r.Rows), grouped(r.EstimatedRows))
@@ -104,6 +104,21 @@ func (s *sheet) status(r migration.RunStatus, now time.Time) {
 	s.row("process", "%d on %s, last checkpoint %s ago", r.PID, r.Host, clock(max(now.Sub(r.UpdatedAt), 0)))
 	s.row("started", "%s", r.StartedAt.Local().Format(time.DateTime))
 	if r.State == migration.StateStopped {
-		s.row("to do", "run the same pgshadow alter again to resume it, or remove it with pgshadow abort --table %s", r.Table)
+		s.row("to do", "%s", toDo(r))
 	}
+}
+
+func runText(r migration.RunStatus) string {
+	if r.Rehearsal {
+		return r.RunID + ", a rehearsal"
+	}
+	return r.RunID
+}
+
+// toDo says what becomes of a run that has stopped.
+func toDo(r migration.RunStatus) string {
+	if r.Rehearsal {
+		return "remove what it has left with pgshadow cleanup; another pgshadow rehearse does it too"
+	}
+	return fmt.Sprintf("run the same pgshadow alter again to resume it, or remove it with pgshadow abort --table %s", r.Table)
 }

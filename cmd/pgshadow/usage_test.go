@@ -11,19 +11,20 @@ import (
 func TestHelp(t *testing.T) {
 	t.Parallel()
 	for name, args := range map[string][]string{
-		"help":         {"--help"},
-		"help_alter":   {"alter", "--help"},
-		"help_cleanup": {"cleanup", "--help"},
-		"help_finish":  {"finish", "--help"},
-		"help_version": {"version", "-h"},
-		"help_status":  {"status", "--help"},
-		"help_history": {"history", "--help"},
-		"help_pause":   {"pause", "--help"},
-		"help_resume":  {"resume", "--help"},
-		"help_cutover": {"cutover", "--help"},
-		"help_abort":   {"abort", "--help"},
-		"help_set":     {"set", "--help"},
-		"help_man":     {"man", "--help"},
+		"help":          {"--help"},
+		"help_alter":    {"alter", "--help"},
+		"help_cleanup":  {"cleanup", "--help"},
+		"help_rehearse": {"rehearse", "--help"},
+		"help_finish":   {"finish", "--help"},
+		"help_version":  {"version", "-h"},
+		"help_status":   {"status", "--help"},
+		"help_history":  {"history", "--help"},
+		"help_pause":    {"pause", "--help"},
+		"help_resume":   {"resume", "--help"},
+		"help_cutover":  {"cutover", "--help"},
+		"help_abort":    {"abort", "--help"},
+		"help_set":      {"set", "--help"},
+		"help_man":      {"man", "--help"},
 
 		"help_completion": {"completion", "--help"},
 	} {
@@ -61,7 +62,7 @@ func TestHelpIsComplete(t *testing.T) {
 			t.Errorf("--%s: got %s", flag, got)
 		}
 	}
-	for _, command := range []string{"plan", "rehearse", "verify", "rollback"} {
+	for _, command := range []string{"plan", "verify", "rollback"} {
 		got := runProgram(t, nil, command)
 		if want := "pgshadow: there is no command \"" + command + "\"\nsee: pgshadow --help\n"; got != (ended{2, "", want}) {
 			t.Errorf("%s: got %s", command, got)

@@ -36,6 +36,7 @@ type watcher struct {
 	stop     os.Signal           // not told yet
 	closed   bool
 	runID    string
+	rehearse bool
 	swapped  bool
 
 	// Only the goroutine has these.
@@ -66,7 +67,7 @@ func (w *watcher) Observe(event migration.Event) {
 	defer w.mu.Unlock()
 	switch e := event.(type) {
 	case migration.RunStarted:
-		w.runID = e.RunID
+		w.runID, w.rehearse = e.RunID, e.Rehearsal
 	case migration.Swapped:
 		w.swapped = true
 	case migration.Progressed:
@@ -198,6 +199,9 @@ func (w *watcher) abandoned(table string) migration.Report {
 	case w.swapped:
 		state = fmt.Sprintf("the swap is committed: %s has the new form; the slot and the publication of run %s may be left, "+
 			"and a slot holds WAL back: remove them with pgshadow cleanup", table, w.runID)
+	case w.runID != "" && w.rehearse:
+		state = fmt.Sprintf("the original is untouched; the shadow, the publication and the slot of rehearsal %s may be left, and the slot "+
+			"holds WAL back: pgshadow cleanup removes them, and so does another pgshadow rehearse", w.runID)
 	case w.runID != "":
 		state = fmt.Sprintf("everything is as it was at that moment: the shadow, the publication and the slot of run %s are kept, and the slot "+
 			"holds WAL back: run the same pgshadow alter again to resume, or pgshadow cleanup to remove them", w.runID)

@@ -273,6 +273,14 @@ func (s *Store) EndIn(ctx context.Context, tx pgx.Tx, outcome string, result uin
 	return nil
 }
 
+// NoteIn keeps a word on how far an open run is, in a transaction of the caller's.
+func (s *Store) NoteIn(ctx context.Context, tx pgx.Tx, detail string) error {
+	if _, err := tx.Exec(ctx, "UPDATE pgshadow.run SET detail = $2, updated_at = pg_catalog.now() WHERE run_id = $1 AND ended_at IS NULL", s.runID, detail); err != nil {
+		return fmt.Errorf("keeping a word on run %s: %w", s.runID, err)
+	}
+	return nil
+}
+
 // RecordChunk records a committed chunk, in the chunk's own transaction.
 func (s *Store) RecordChunk(ctx context.Context, tx pgx.Tx, chunk keyset.Range, rows int64) error {
 	_, err := tx.Exec(ctx, "INSERT INTO pgshadow.chunk (run_id, lo, hi, rows) VALUES ($1, $2, $3, $4)", s.runID, bound(chunk.Lo), bound(chunk.Hi), rows)

@@ -56,9 +56,11 @@ func (m *Migration) abort(ctx context.Context, cause error) error {
 	if m.run.store == nil {
 		return nil
 	}
-	return m.onControl(context.WithoutCancel(ctx), func(ctx context.Context) error {
-		return m.remove(ctx, m.run.names, fmt.Sprintf("%s: %v", Aborted, cause))
+	err := m.onControl(context.WithoutCancel(ctx), func(ctx context.Context) error {
+		return m.remove(ctx, m.run.names, string(Aborted), fmt.Sprintf("%s: %v", outcomeOf(cause), cause))
 	})
+	m.removed = err == nil
+	return err
 }
 
 // onControl does work that must not be left undone because the control session is
@@ -100,9 +102,10 @@ func (m *Migration) renewControl(ctx context.Context) error {
 	return err
 }
 
-// remove drops every artifact of an unfinished run and closes its record. Before
-// the swap the retired schema is empty, so RESTRICT guards what it holds after.
-func (m *Migration) remove(ctx context.Context, names shadow.Names, detail string) error {
+// remove drops every artifact of an unfinished run and closes its record with an
+// outcome. Before the swap the retired schema is empty, so RESTRICT guards what it
+// holds after.
+func (m *Migration) remove(ctx context.Context, names shadow.Names, outcome, detail string) error {
 	ctx, cancel := pg.Cleanup(ctx)
 	defer cancel()
 	store := checkpoint.NewStore(names.RunID)
@@ -110,7 +113,7 @@ func (m *Migration) remove(ctx context.Context, names shadow.Names, detail strin
 	if err != nil {
 		return err
 	}
-	if outcome, ended, err := store.LoadEnd(ctx, m.control); !open && err == nil && ended && outcome == string(Aborted) {
+	if earlier, ended, err := store.LoadEnd(ctx, m.control); !open && err == nil && ended && earlier == outcome {
 		return nil // it was removed, and the connection lost before that was known
 	}
 	if !open {
@@ -129,7 +132,7 @@ func (m *Migration) remove(ctx context.Context, names shadow.Names, detail strin
 	if err != nil {
 		return fmt.Errorf("removing the artifacts of run %s: %w", names.RunID, err)
 	}
-	return store.End(ctx, m.control, string(Aborted), detail)
+	return store.End(ctx, m.control, outcome, detail)
 }
 
 func (m *Migration) dropReplication(ctx context.Context, names shadow.Names) error {

@@ -51,6 +51,9 @@ type Config struct {
 	Restart bool        // drop an unfinished run of the table first
 	// MatViews are refused by default.
 	MatViews MatViews
+	// Rehearsal makes the run a rehearsal: its swap is rolled back, and then everything
+	// that it made is removed. Default: none, the table is changed.
+	Rehearsal *Rehearsal
 	// MaxWALRetained is how many bytes of WAL the slot may hold back before the run
 	// is aborted; default 50 GB. It never exceeds nine tenths of
 	// max_slot_wal_keep_size, at which the server takes the slot away.

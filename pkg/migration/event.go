@@ -11,9 +11,10 @@ type Event interface{ event() }
 
 // RunStarted begins a run, or resumes one.
 type RunStarted struct {
-	RunID   string
-	Table   string
-	Resumed bool
+	RunID     string
+	Table     string
+	Resumed   bool
+	Rehearsal bool
 }
 
 // PhaseStarted begins a phase.
@@ -68,6 +69,10 @@ type Progressed struct{ Progress Progress }
 // Swapped says that the swap is committed: from here on the new table is in place.
 type Swapped struct{ Retired string }
 
+// Rehearsed says that everything of a rehearsal's swap but its COMMIT is done, and
+// that it is rolled back.
+type Rehearsed struct{}
+
 func (RunStarted) event()    {}
 func (PhaseStarted) event()  {}
 func (PhaseFinished) event() {}
@@ -80,6 +85,7 @@ func (Noted) event()         {}
 func (Steered) event()       {}
 func (Progressed) event()    {}
 func (Swapped) event()       {}
+func (Rehearsed) event()     {}
 
 // Progress is how far a run is. As JSON it stands in the run's state row.
 type Progress struct {

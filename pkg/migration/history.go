@@ -50,12 +50,6 @@ type RunRecord struct {
 // StillOpen stands for the outcome of a run that has none yet.
 const StillOpen = "open"
 
-// recordedChange is the form of a run's change in its record.
-type recordedChange struct {
-	shadow.Change
-	Given map[string]string `json:"given,omitempty"` // --set as it was written; Set has it qualified
-}
-
 // recordedReport is the form of a run's report in its record.
 type recordedReport struct {
 	Report
@@ -138,9 +132,9 @@ func (m *Migration) whichWas(ctx context.Context, unresolved error) (checkpoint.
 
 // recordOf makes one of what a run's processes have left.
 func recordOf(run checkpoint.Run) (RunRecord, error) {
-	var change recordedChange
-	if err := json.Unmarshal(run.Change, &change); err != nil {
-		return RunRecord{}, fmt.Errorf("reading its change: %w", err)
+	change, err := readChange(&run)
+	if err != nil {
+		return RunRecord{}, err
 	}
 	r := RunRecord{RunID: run.ID, Table: run.Table, Method: run.Method, Alters: append([]string{}, change.Alters...), Set: change.Given, Role: run.Role,
 		Host: run.Owner.Host, PID: run.Owner.PID, StartedAt: run.CreatedAt, EndedAt: run.EndedAt, Phase: run.Phase,

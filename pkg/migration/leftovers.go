@@ -208,7 +208,7 @@ func (m *Migration) removeLeftover(ctx context.Context, leftover Leftover, detai
 	}
 	switch {
 	case leftover.State == unfinished:
-		return m.remove(ctx, names, detail)
+		return m.remove(ctx, names, string(Aborted), detail)
 	case leftover.State == retired:
 		return tidied(errors.Join(m.dropRetired(ctx, names), m.dropCode(ctx, names)))
 	case done:

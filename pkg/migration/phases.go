@@ -33,8 +33,14 @@ func (m *Migration) copy(ctx context.Context, l *live) error {
 			OnChunk: func(chunk keyset.Range, rows int64, took time.Duration) {
 				m.config.Observer.Observe(ChunkCopied{Chunk: chunk.String(), Rows: rows, Duration: took})
 			}}
+		if m.rehearsal != nil {
+			if l.chunks.Load().Rows() == 0 {
+				m.rehearsal.forget()
+			}
+			config.OnRefused = m.rehearsal.refused
+		}
 		c := copier.New(config, m.run.plan, m.worker, m.run.store, m.throttle, l.chunks.Load())
-		return c.Run(groupCtx)
+		return m.rehearsal.judge(c.Run(groupCtx))
 	})
 	group.Go(func() error {
 		select {
@@ -95,7 +101,8 @@ func (m *Migration) cutOver(ctx context.Context, l *live) error {
 		tuned := m.current().Cutover
 		return cutover.Config{LockTimeout: tuned.LockTimeout, MaxHold: tuned.MaxLockHold, Attempts: tuned.Attempts}
 	}
-	c := cutover.New(config, cutover.Swap{Plan: m.run.plan, ShadowOID: oid, Horizon: horizon}, m.swapper, l, l, l, guard, func(event cutover.Event) {
+	swap := cutover.Swap{Plan: m.run.plan, ShadowOID: oid, Horizon: horizon, Undone: m.undone()}
+	c := cutover.New(config, swap, m.swapper, l, l, l, guard, func(event cutover.Event) {
 		if event.Reason != "" {
 			m.config.Observer.Observe(AttemptFailed(event))
 		}
@@ -107,6 +114,10 @@ func (m *Migration) cutOver(ctx context.Context, l *live) error {
 	}
 	if err != nil {
 		return err
+	}
+	if m.rehearsal != nil {
+		m.config.Observer.Observe(Rehearsed{})
+		return nil
 	}
 	m.report.RetiredTable = pg.Readable(m.run.names.RetiredSchema(), m.run.names.Table)
 	m.config.Observer.Observe(Swapped{Retired: m.report.RetiredTable})

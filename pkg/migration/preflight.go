@@ -256,6 +256,7 @@ func refuseThrottle(ctx context.Context, err error) error {
 func (m *Migration) refusals(ctx context.Context, measured error) error {
 	table := m.target.table
 	all := append(kindRefusals(table), serverRefusals(m.target.server, table)...)
+	m.rehearsal.remedies(all)
 	if table.Storage.Kind == "r" {
 		if _, err := shadow.ChooseKey(table); err != nil {
 			var refusal *shadow.Refusal

@@ -48,7 +48,7 @@ func (m *Migration) prepare(ctx context.Context) error {
 	}
 	m.run = run{store: store, names: names, plan: plan}
 	m.report.RunID = names.RunID
-	m.config.Observer.Observe(RunStarted{RunID: names.RunID, Table: m.report.Table})
+	m.config.Observer.Observe(RunStarted{RunID: names.RunID, Table: m.report.Table, Rehearsal: m.rehearsal != nil})
 	return m.createSlot(ctx)
 }
 
@@ -67,7 +67,7 @@ func (m *Migration) record(ctx context.Context, tx pgx.Tx, names shadow.Names) e
 	if err := checkpoint.Init(ctx, tx); err != nil {
 		return err
 	}
-	change, err := json.Marshal(recordedChange{*m.target.change, m.config.Set})
+	change, err := json.Marshal(recordedChange{Change: *m.target.change, Given: m.config.Set, Rehearsal: m.rehearsal != nil})
 	if err != nil {
 		return fmt.Errorf("encoding the change: %w", err)
 	}

@@ -120,12 +120,23 @@ func (m *Migration) endedElsewhere(ctx context.Context) (done bool, err error) {
 	case now.EndedAt == nil:
 		m.recovery.table = now.TableOID
 		return false, nil
-	case now.Outcome == string(Done):
-		m.report.RetiredTable = pg.Readable(shadow.Names{RunID: now.ID, Table: now.TableName}.RetiredSchema(), now.TableName)
-		m.config.Observer.Observe(Noted{Note: fmt.Sprintf("process %d on host %s has ended run %s well while the connection was lost", now.Owner.PID, now.Owner.Host, now.ID)})
+	case m.endedWell(now):
 		return true, nil
 	default:
 		return false, fmt.Errorf("%w: run %s", errRemoved, now.ID)
+	}
+}
+
+func (m *Migration) endedWell(now *checkpoint.Run) bool {
+	switch now.Outcome {
+	case rehearsed:
+		return true // by this process, which did not come to know of it
+	case string(Done):
+		m.report.RetiredTable = pg.Readable(shadow.Names{RunID: now.ID, Table: now.TableName}.RetiredSchema(), now.TableName)
+		m.config.Observer.Observe(Noted{Note: fmt.Sprintf("process %d on host %s has ended run %s well while the connection was lost", now.Owner.PID, now.Owner.Host, now.ID)})
+		return true
+	default:
+		return false
 	}
 }
 

@@ -31,6 +31,8 @@ type Report struct {
 	Warnings        []string        `json:"warnings,omitempty"` // of a change that is done
 	DurationMS      int64           `json:"duration_ms"`
 	Phases          []PhaseDuration `json:"phases"`
+
+	Rehearsal *RehearsalReport `json:"rehearsal,omitempty"` // of a rehearsal alone
 }
 
 // ReportError says why a run is not done. Check and Remedy stand where it was
@@ -90,6 +92,7 @@ func (m *Migration) conclude(err error, held string) Report {
 	report.ExitCode = report.Outcome.ExitCode()
 	report.DurationMS = time.Since(m.began).Milliseconds()
 	report.Method = "shadow"
+	report.Rehearsal = m.rehearsal.conclude(report, err)
 	if err != nil {
 		report.Error = m.describe(err, report.Outcome, held)
 	}
@@ -139,6 +142,9 @@ func (m *Migration) state(outcome Outcome, held string) string {
 	case Stopped, Failed:
 		if m.report.RunID == "" {
 			return fmt.Sprintf("nothing was created, %s is untouched", table)
+		}
+		if m.rehearsal != nil {
+			return m.rehearsalState(held)
 		}
 		return fmt.Sprintf("%s is untouched; the shadow, the publication and the slot of run %s are kept; %s: "+
 			"run the same pgshadow alter again to resume, or pgshadow abort --table %s (or pgshadow cleanup) to remove them", table, m.report.RunID, held, table)

@@ -24,15 +24,19 @@ func (m *Migration) resume(ctx context.Context) (resumed bool, err error) {
 		return false, nil
 	}
 	names := shadow.Names{RunID: open.ID, Table: open.TableName}
-	if m.config.Restart && !m.recovery.again {
-		m.report.RunID = ""
-		return false, m.remove(ctx, names, "restarted")
-	}
-	same, err := m.sameChange(open)
+	recorded, err := readChange(open)
 	if err != nil {
 		return false, err
 	}
-	if !same {
+	switch {
+	case m.recovery.again:
+	case m.config.Restart:
+		m.report.RunID = ""
+		return false, m.remove(ctx, names, string(Aborted), "restarted")
+	case recorded.Rehearsal || m.rehearsal != nil:
+		return false, m.meetRehearsal(ctx, open, names, recorded)
+	}
+	if !m.sameChange(recorded) {
 		return false, &shadow.Refusal{Check: "unfinished run", Reason: fmt.Sprintf("run %s of another change to this table is not finished, since %s: %s",
 			open.ID, open.CreatedAt.Format("2006-01-02 15:04:05 MST"), open.Change),
 			Remedy: "resume it with its own --alter, remove it with pgshadow cleanup, or give --restart"}
@@ -47,7 +51,7 @@ func (m *Migration) finishEarlier(ctx context.Context) (finished bool, err error
 	if done == nil || done.EndedAt == nil {
 		return false, nil
 	}
-	same, err := m.sameChange(done)
+	recorded, err := readChange(done)
 	left, leftErr := m.leftOf(ctx, done.ID)
 	if err = errors.Join(err, leftErr); err != nil {
 		return false, err
@@ -59,7 +63,7 @@ func (m *Migration) finishEarlier(ctx context.Context) (finished bool, err error
 	if !left && len(plan.Completions) == 0 {
 		return false, nil
 	}
-	if !same {
+	if !m.sameChange(recorded) {
 		m.config.Observer.Observe(Noted{Note: fmt.Sprintf("run %s of an earlier change to this table is done, and has left something: pgshadow cleanup removes it", done.ID)})
 		return false, nil
 	}
@@ -72,16 +76,27 @@ func (m *Migration) finishEarlier(ctx context.Context) (finished bool, err error
 	return true, nil
 }
 
-func (m *Migration) sameChange(open *checkpoint.Run) (bool, error) {
-	var change shadow.Change
-	if err := json.Unmarshal(open.Change, &change); err != nil {
-		return false, fmt.Errorf("reading the change of run %s: %w", open.ID, err)
+// recordedChange is a change as the run's row has it. A rehearsal of a change is not
+// the same as the change.
+type recordedChange struct {
+	shadow.Change
+	Given     map[string]string `json:"given,omitempty"` // --set as it was written; Set has it qualified
+	Rehearsal bool              `json:"rehearsal,omitempty"`
+}
+
+func readChange(run *checkpoint.Run) (change recordedChange, err error) {
+	if err := json.Unmarshal(run.Change, &change); err != nil {
+		return change, fmt.Errorf("reading the change of run %s: %w", run.ID, err)
 	}
-	same := reflect.DeepEqual(change.Alters, m.target.change.Alters) && len(change.Set) == len(m.target.change.Set)
+	return change, nil
+}
+
+func (m *Migration) sameChange(change recordedChange) bool {
+	same := change.Rehearsal == (m.rehearsal != nil) && reflect.DeepEqual(change.Alters, m.target.change.Alters) && len(change.Set) == len(m.target.change.Set)
 	for column, expression := range m.target.change.Set {
 		same = same && change.Set[column].SQL == expression.SQL
 	}
-	return same, nil
+	return same
 }
 
 // takeUp continues a run. A slot that is gone is made anew: the changes that it
@@ -105,7 +120,7 @@ func (m *Migration) takeUp(ctx context.Context, open *checkpoint.Run, names shad
 	if err := m.unchanged(ctx, m.control); err != nil {
 		return err
 	}
-	m.config.Observer.Observe(RunStarted{RunID: open.ID, Table: m.report.Table, Resumed: true})
+	m.config.Observer.Observe(RunStarted{RunID: open.ID, Table: m.report.Table, Resumed: true, Rehearsal: m.rehearsal != nil})
 	if serves, err := m.slotServes(ctx, open); serves || err != nil {
 		return err
 	}

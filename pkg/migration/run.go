@@ -30,8 +30,10 @@ type Migration struct {
 	steering *steering
 	target   target
 	run      run
+	removed  bool // everything that the run made, after it failed
 
-	recovery recovery
+	recovery  recovery
+	rehearsal *rehearsal // nil: the run is none
 }
 
 // target is what preflight found out.
@@ -56,11 +58,12 @@ type run struct {
 // ctx ends the run stops cleanly and can be resumed.
 func Run(ctx context.Context, config Config) (Report, error) {
 	m := &Migration{config: config.withDefaults(), began: time.Now(), steering: newSteering(), report: Report{Table: config.Table}}
+	m.rehearsal = newRehearsal(config.Rehearsal)
 	err := m.persist(ctx)
 	if ctx.Err() != nil && pg.Is(err, pg.QueryCanceled) {
 		err = fmt.Errorf("%w: %w", ctx.Err(), err) // the server ended the statement because we did
 	}
-	if outcomeOf(err) == Aborted {
+	if outcomeOf(err) == Aborted || m.rehearsal.ends(err) {
 		if left := m.abort(ctx, err); left != nil {
 			err = fmt.Errorf("%w: %w; %w", err, errNotRemoved, left)
 		}
@@ -93,6 +96,9 @@ func (m *Migration) flow(ctx context.Context) error {
 	if finished, err := m.finishEarlier(ctx); finished || err != nil {
 		return err
 	}
+	if err := m.beginRehearsal(ctx); err != nil {
+		return err
+	}
 	if err := m.resumeOrPrepare(ctx); err != nil {
 		return err
 	}
@@ -101,6 +107,9 @@ func (m *Migration) flow(ctx context.Context) error {
 	})
 	if err != nil {
 		return m.blameChange(ctx, err)
+	}
+	if m.rehearsal != nil {
+		return m.endRehearsal(ctx)
 	}
 	m.tidy(ctx)
 	return nil

@@ -19,6 +19,7 @@ import (
 type RunStatus struct {
 	RunID           string    `json:"run_id"`
 	Table           string    `json:"table"`
+	Rehearsal       bool      `json:"rehearsal,omitempty"`
 	State           string    `json:"state"` // working, paused, waiting, or stopped when no process works on it
 	Phase           string    `json:"phase"`
 	Percent         float64   `json:"percent"`
@@ -109,7 +110,11 @@ func (m *Migration) statusOf(ctx context.Context, run checkpoint.Run) (RunStatus
 	if err != nil {
 		return RunStatus{}, err
 	}
-	status := RunStatus{RunID: run.ID, Table: run.Table, State: StateWorking, Phase: run.Phase, Rows: now.Rows, EstimatedRows: now.EstimatedRows,
+	change, err := readChange(&run)
+	if err != nil {
+		return RunStatus{}, err
+	}
+	status := RunStatus{RunID: run.ID, Table: run.Table, Rehearsal: change.Rehearsal, State: StateWorking, Phase: run.Phase, Rows: now.Rows, EstimatedRows: now.EstimatedRows,
 		LagBytes: now.LagBytes, DirtyKeys: now.DirtyKeys, Throttle: now.Throttle, Waiting: now.Waiting, WALRetained: slot.Retained, SlotLost: slot.Lost,
 		Host: run.Owner.Host, PID: run.Owner.PID, StartedAt: run.CreatedAt, UpdatedAt: run.UpdatedAt, CutoverReleased: asked.Released != "", Settings: asked.Settings}
 	if now.Phase.String() == run.Phase {

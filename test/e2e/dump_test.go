@@ -104,36 +104,12 @@ func (c dumpCase) run(t *testing.T) {
 		c.order = "id"
 	}
 	shadowed, plain := pgtest.New(t), pgtest.New(t)
-	if strings.Contains(c.setup, "{role}") {
-		shadowed.Role(t, "holder", "")
-		shadowed.Role(t, "reader", "")
-	}
-	setup := strings.ReplaceAll(c.setup, "{role}", shadowed.Name)
-	shadowed.Exec(t, setup)
-	plain.Exec(t, setup)
-	dsn := ""
-	if c.bypass {
-		dsn = loginAs(t, shadowed, asMember)
-		shadowed.Exec(t, "ALTER ROLE "+shadowed.Name+"_login BYPASSRLS")
-	} else {
-		dsn = login(t, shadowed)
-	}
+	plain.Exec(t, c.create(t, shadowed))
+	config := c.config(t, shadowed)
 	reown(t, plain, shadowed.Name+"_owner")
-	var alters []string
-	for _, text := range c.alters {
-		if i := strings.Index(text, ", RENAME COLUMN"); i >= 0 {
-			alters = append(alters, text[:i], text[i+2:])
-		} else if text != "" {
-			alters = append(alters, text)
-		}
-	}
 	owner := pgtest.Scalar[string](t, plain, "SELECT relowner::regrole::text FROM pg_class WHERE oid = $1::regclass", c.table)
-	for _, text := range alters {
+	for _, text := range config.Alters {
 		plain.Exec(t, "SET ROLE "+owner+"; ALTER TABLE "+c.table+" "+text)
-	}
-	config := migration.Config{DSN: dsn, Table: c.table, Alters: alters}
-	if c.matviews {
-		config.MatViews = migration.RecreateMatViews
 	}
 	report, err := migration.Run(t.Context(), config)
 	if err != nil {
@@ -150,6 +126,42 @@ func (c dumpCase) run(t *testing.T) {
 	}
 	requireMatViews(t, shadowed, plain)
 	insertWorks(t, shadowed, plain, c)
+}
+
+// create makes the roles and the table, and returns the script that makes it again in
+// another database.
+func (c dumpCase) create(t *testing.T, db *pgtest.DB) (setup string) {
+	t.Helper()
+	if strings.Contains(c.setup, "{role}") {
+		db.Role(t, "holder", "")
+		db.Role(t, "reader", "")
+	}
+	setup = strings.ReplaceAll(c.setup, "{role}", db.Name)
+	db.Exec(t, setup)
+	return setup
+}
+
+// config is the change of the table that create has made.
+func (c dumpCase) config(t *testing.T, db *pgtest.DB) migration.Config {
+	t.Helper()
+	config := migration.Config{Table: c.table}
+	if c.bypass {
+		config.DSN = loginAs(t, db, asMember)
+		db.Exec(t, "ALTER ROLE "+db.Name+"_login BYPASSRLS")
+	} else {
+		config.DSN = login(t, db)
+	}
+	for _, text := range c.alters {
+		if i := strings.Index(text, ", RENAME COLUMN"); i >= 0 {
+			config.Alters = append(config.Alters, text[:i], text[i+2:])
+		} else if text != "" {
+			config.Alters = append(config.Alters, text)
+		}
+	}
+	if c.matviews {
+		config.MatViews = migration.RecreateMatViews
+	}
+	return config
 }
 
 // requireMatViews shows that both databases have the same rows in the same

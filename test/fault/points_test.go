@@ -91,6 +91,9 @@ const (
 // neverEntered are phases without events: the mark in the checkpoint of a run that is over.
 var neverEntered = []migration.Phase{migration.Ended}
 
+// ofRehearsals are events that no run has which changes a table: a rehearsal goes through the same points otherwise.
+var ofRehearsals = []string{"Rehearsed"}
+
 // TestEveryEventIsAPoint has no event, and no phase, forgotten.
 func TestEveryEventIsAPoint(t *testing.T) {
 	t.Parallel()
@@ -109,6 +112,9 @@ func TestEveryEventIsAPoint(t *testing.T) {
 		t.Errorf("only %v were found", events)
 	}
 	for _, typeName := range events {
+		if slices.Contains(ofRehearsals, typeName) {
+			continue
+		}
 		require(pointName(typeName))
 	}
 	for phase := migration.Preflight; !strings.HasPrefix(phase.String(), "phase "); phase++ {
