@@ -1,5 +1,6 @@
 // Command bench measures the real pgshadow on a throwaway server that writes through to disk: what its cutover costs the
-// clients, how much memory it takes, and how long it needs beside a plain ALTER TABLE. It prints, and asserts nothing.
+// clients, how much memory it takes, how long it needs beside a plain ALTER TABLE, and what a rehearsal says beforehand. It
+// prints, and asserts nothing.
 package main
 
 import (
@@ -30,6 +31,8 @@ type options struct {
 	memoryRows     int
 	throughputRows int
 	statements     bool
+	rehearseRows   string
+	loaded         bool
 }
 
 // part is something that can be measured by itself, from nothing.
@@ -38,7 +41,8 @@ type part struct {
 	measure func(ctx context.Context, b *bench) error
 }
 
-var parts = []part{{"cutover", measureCutover}, {"memory", measureMemory}, {"throughput", measureThroughput}}
+var parts = []part{{"cutover", measureCutover}, {"memory", measureMemory}, {"throughput", measureThroughput},
+	{"rehearse", measureRehearsals}}
 
 func main() {
 	var o options
@@ -50,6 +54,8 @@ func main() {
 	flag.IntVar(&o.memoryRows, "memory-rows", 4_000_000, "memory: rows of the table")
 	flag.IntVar(&o.throughputRows, "rows-throughput", 4_000_000, "throughput: rows of the table")
 	flag.BoolVar(&o.statements, "statements", false, "cutover: list the statements of the slowest swap, by the server's log (logging costs time too)")
+	flag.StringVar(&o.rehearseRows, "rows-rehearse", "200000,800000,3200000", "rehearse: rows of the tables, smallest first")
+	flag.BoolVar(&o.loaded, "load", false, "rehearse: with the load")
 	flag.Parse()
 	chosen, err := choose(o.only)
 	if err != nil || flag.NArg() > 0 || min(o.rate, o.runs, o.rows, o.memoryRows, o.throughputRows) < 1 {
@@ -67,7 +73,7 @@ func choose(only string) ([]part, error) {
 	for name := range strings.SplitSeq(only, ",") {
 		i := slices.IndexFunc(parts, func(p part) bool { return p.name == strings.TrimSpace(name) })
 		if i < 0 {
-			return nil, fmt.Errorf("there is no part %q: want cutover, memory or throughput", name)
+			return nil, fmt.Errorf("there is no part %q: want cutover, memory, throughput or rehearse", name)
 		}
 		chosen = append(chosen, parts[i])
 	}

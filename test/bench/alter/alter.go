@@ -1,8 +1,9 @@
-// Package alter builds the real pgshadow and runs its alter command as a child, for the demo and the benchmark.
+// Package alter builds the real pgshadow and runs its alter command, or one like it, as a child, for the demo and the benchmark.
 package alter
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -36,9 +37,10 @@ func Build(ctx context.Context, dir string) (string, error) {
 	return binary, nil
 }
 
-// Command is one run of pgshadow alter.
+// Command is one run of pgshadow alter, or of another command with its flags.
 type Command struct {
 	Binary string        // of pgshadow, as Build returns it
+	Name   string        // of the command; default: alter
 	DSN    string        // goes into the child's environment
 	Table  string        // --table
 	Alter  string        // --alter
@@ -58,13 +60,15 @@ type Result struct {
 
 // String is the command as one would type it.
 func (c Command) String() string {
-	return fmt.Sprintf("pgshadow alter --table %s --alter %q", c.Table, c.Alter)
+	return fmt.Sprintf("pgshadow %s --table %s --alter %q", c.name(), c.Table, c.Alter)
 }
+
+func (c Command) name() string { return cmp.Or(c.Name, "alter") }
 
 // Run runs the command and blocks until it has exited. Its report is complete also when err says that the change is not
 // done. When ctx ends the child is told to stop, and killed when it does not.
 func (c Command) Run(ctx context.Context) (Result, error) {
-	args := append([]string{"alter", "--table", c.Table, "--alter", c.Alter, "--output", "json"}, c.Args...)
+	args := append([]string{c.name(), "--table", c.Table, "--alter", c.Alter, "--output", "json"}, c.Args...)
 	cmd := exec.CommandContext(ctx, c.Binary, args...)
 	// An interrupt typed at the terminal reaches the child once, through Cancel: a second signal would end it at once.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
