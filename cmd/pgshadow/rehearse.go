@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/pgshadow/pgshadow/pkg/migration"
 )
@@ -68,6 +69,13 @@ func scale(into *migration.Scale) func([]string) error {
 
 // rehearsal says what the rehearsal found, and what a run would cost.
 func (s *sheet) rehearsal(r migration.RehearsalReport) {
+	if len(r.LockHoldsMS) > 1 {
+		var holds []string
+		for _, hold := range r.LockHoldsMS {
+			holds = append(holds, fmt.Sprintf("%.1f", hold))
+		}
+		s.row("  all holds", "%s ms; the cutover above is the median", strings.Join(holds, ", "))
+	}
 	for i, row := range r.FailingRows {
 		label := ""
 		if i == 0 {

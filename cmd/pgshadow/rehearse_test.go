@@ -111,7 +111,7 @@ func TestTextReportOfARehearsal(t *testing.T) {
 	t.Parallel()
 	done := migration.Report{RunID: "abc", Table: "public.orders", Outcome: migration.Done, RowsCopied: 1000, DurationMS: 3000,
 		Cutover: cutover.Report{Attempts: 1, LockWaitMS: 1, LockHoldMS: 14.5, FenceMS: 3, CommitMS: 2.5},
-		Rehearsal: &migration.RehearsalReport{AfterSwap: []string{"refreshing materialized view public.mv"},
+		Rehearsal: &migration.RehearsalReport{LockHoldsMS: []float64{12, 14.5, 20}, AfterSwap: []string{"refreshing materialized view public.mv"},
 			Estimate: &migration.Estimate{Factor: 1, Rows: 1000, OriginalBytes: 1 << 20, ShadowBytes: 2 << 20, WALBytes: 3 << 20, DurationMS: 2500, LockHoldMS: 14.5},
 			Scaled: &migration.Estimate{Factor: 2000, Rows: 2_000_000, OriginalBytes: 2000 << 20, ShadowBytes: 4000 << 20, WALBytes: 6000 << 20, DurationMS: 3_600_000, LockHoldMS: 14.5,
 				Phases: []migration.PhaseDuration{{Name: "copy", DurationMS: 3_500_000}, {Name: "prepare", DurationMS: 7}}}}}
@@ -129,6 +129,7 @@ rows copied     1,000
 changes         0 received, 0 keys replayed
 cutover         1 attempt; the last waited 1.0 ms for the lock and held it 14.5 ms, 3.0 ms of that for the fence
                 it was rolled back; 2.5 ms of the hold are a COMMIT that was measured after it
+  all holds     12.0, 14.5, 20.0 ms; the cutover above is the median
 a run here      about 2.500 s for 1,000 rows, 1.0 MB with indexes; the lock is held for 14.5 ms
   disk          2.0 MB for the shadow, 3.0 MB of WAL
 2000 times      about 1h00m00s for 2,000,000 rows, 2.0 GB with indexes; the lock is held for 14.5 ms

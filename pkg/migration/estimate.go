@@ -19,6 +19,7 @@ type RehearsalReport struct {
 	OriginalBytes int64     `json:"original_bytes"` // with indexes and TOAST, as is the shadow
 	ShadowBytes   int64     `json:"shadow_bytes"`
 	WALBytes      int64     `json:"wal_bytes"`          // that the whole server wrote meanwhile
+	LockHoldsMS   []float64 `json:"lock_holds_ms"`      // of every swap that was rolled back, shortest first; the cutover's is the median
 	Estimate      *Estimate `json:"estimate,omitempty"` // of a run on this copy
 	Scaled        *Estimate `json:"scaled,omitempty"`   // of one on a table of the size that was given
 	AfterSwap     []string  `json:"after_swap"`         // what a run does after its swap, which a rehearsal cannot; it is not in the estimates
@@ -93,6 +94,7 @@ func (r *rehearsal) conclude(whole Report, err error) *RehearsalReport {
 	report := r.report
 	report.AfterSwap = append([]string{}, report.AfterSwap...) // in JSON lists, whatever happened
 	report.FailingRows = append([]FailingRow{}, report.FailingRows...)
+	report.LockHoldsMS = append([]float64{}, report.LockHoldsMS...)
 	report.FailingRowsTotal = int64(len(r.refusals))
 	if len(r.refusals) == 0 && outcomeOf(err) == Aborted && pg.IsData(err) {
 		report.FailingRows, report.FailingRowsTotal = append(report.FailingRows, failingRow("", err)), 1
@@ -137,6 +139,8 @@ func (r RehearsalReport) estimate(whole Report, factor float64) Estimate {
 		switch phase.Name {
 		case Copy.String(), Verify.String():
 			took = times(took)
+		case Cutover.String():
+			took /= swapsRehearsed
 		case Index.String():
 			rows := math.Max(float64(r.Rows), 2)
 			took = int64(math.Round(float64(took) * factor * math.Max(math.Log(rows*factor)/math.Log(rows), 0)))

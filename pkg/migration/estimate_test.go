@@ -32,7 +32,7 @@ func TestParseScale(t *testing.T) {
 // at all; the clean-up of a rehearsal is none of a run's.
 func TestEstimate(t *testing.T) {
 	whole := Report{Cutover: cutover.Report{LockHoldMS: 12}, Phases: []PhaseDuration{
-		{"preflight", 100}, {"prepare", 50}, {"copy", 600}, {"copy", 400}, {"index", 300}, {"catch_up", 5}, {"verify", 500}, {"cutover", 40}, {"clean_up", 999}}}
+		{"preflight", 100}, {"prepare", 50}, {"copy", 600}, {"copy", 400}, {"index", 300}, {"catch_up", 5}, {"verify", 500}, {"cutover", 120}, {"clean_up", 999}}}
 	r := &rehearsal{measured: true, report: RehearsalReport{Rows: 1000, OriginalBytes: 1 << 20, ShadowBytes: 100, WALBytes: 200}}
 	for _, c := range []struct {
 		scale                         Scale

@@ -107,7 +107,7 @@ func (m *Migration) cutOver(ctx context.Context, l *live) error {
 			m.config.Observer.Observe(AttemptFailed(event))
 		}
 	})
-	m.report.Cutover, err = c.Run(ctx)
+	m.report.Cutover, err = m.rehearsal.swaps(func() (cutover.Report, error) { return c.Run(ctx) })
 	var attempts *cutover.AttemptsError
 	if errors.As(err, &attempts) {
 		return errors.Join(err, m.takeReleaseBack(ctx)) // who releases it again knows of this

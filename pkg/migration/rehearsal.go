@@ -1,14 +1,17 @@
 package migration
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/pgshadow/pgshadow/copier"
+	"github.com/pgshadow/pgshadow/cutover"
 	"github.com/pgshadow/pgshadow/pkg/checkpoint"
 	"github.com/pgshadow/pgshadow/pkg/keyset"
 	"github.com/pgshadow/pgshadow/pkg/pg"
@@ -23,6 +26,9 @@ const (
 	// and refusedRows how many it looks for.
 	namedRows   = 20
 	refusedRows = 1000
+	// swapsRehearsed is how many times a rehearsal makes the swap and rolls it back: one
+	// alone would tell little of the next.
+	swapsRehearsed = 3
 )
 
 // Rehearsal says what a rehearsal is for.
@@ -110,6 +116,27 @@ func (m *Migration) undone() func(ctx context.Context, tx pgx.Tx) error {
 	return func(ctx context.Context, tx pgx.Tx) error {
 		return m.run.store.NoteIn(ctx, tx, "the swap was rehearsed and rolled back")
 	}
+}
+
+// swaps runs the cutover: once in a run that is no rehearsal, else several times, for
+// the one whose hold is the median.
+func (r *rehearsal) swaps(run func() (cutover.Report, error)) (report cutover.Report, err error) {
+	if r == nil {
+		return run()
+	}
+	var all []cutover.Report
+	for range swapsRehearsed {
+		if report, err = run(); err != nil {
+			return report, err
+		}
+		all = append(all, report)
+	}
+	slices.SortFunc(all, func(a, b cutover.Report) int { return cmp.Compare(a.LockHoldMS, b.LockHoldMS) })
+	r.report.LockHoldsMS = nil
+	for _, one := range all {
+		r.report.LockHoldsMS = append(r.report.LockHoldsMS, one.LockHoldMS)
+	}
+	return all[len(all)/2], nil
 }
 
 // endRehearsal is the last phase of a rehearsal: it looks how large the shadow has

@@ -34,6 +34,9 @@ func requireRehearsed(t *testing.T, report migration.Report) {
 	if report.Verify.Mismatches != 0 || report.Verify.DigestOriginal != report.Verify.DigestShadow {
 		t.Errorf("verification: %+v", report.Verify)
 	}
+	if holds := report.Rehearsal.LockHoldsMS; len(holds) != 3 || holds[1] != c.LockHoldMS || !slices.IsSorted(holds) {
+		t.Errorf("the lock was held for %v, and %.1f ms", holds, c.LockHoldMS)
+	}
 	var phases []string
 	for _, phase := range report.Phases {
 		phases = append(phases, phase.Name)
