@@ -140,6 +140,7 @@ type spec struct {
 	// with a value of the flag of alter.
 	offers   []string
 	sections []section
+	ignores  []string                    // settings of alter that its --config file may hold too
 	check    func(argument string) error // finds what is wrong with the values
 	run      func(ctx context.Context, argument string, from origins) error
 }
@@ -152,7 +153,7 @@ func (p *program) command(s spec) *cli.Command {
 		CustomHelpTemplate: commandHelp(s),
 		OnUsageError:       onUsageError,
 		Action: func(c *cli.Context) error {
-			from, err := p.load(c, s.sections)
+			from, err := p.load(c, s.sections, s.ignores...)
 			argument, wrong := s.argumentOf(c)
 			if err := errors.Join(wrong, err, s.check(argument)); err != nil {
 				return &usageError{"pgshadow " + s.name, err}

@@ -24,7 +24,7 @@ left goes with the next, or with pgshadow cleanup.
 `
 
 const rehearseTail = `Every flag can also come from a variable and from the --config file, as those of
-pgshadow alter.
+pgshadow alter; the same file serves both.
 
 Exit codes:
   0  done: the change would have been made
@@ -55,6 +55,7 @@ func (p *program) rehearseCommand() spec {
 		help:     rehearseHelp,
 		tail:     rehearseTail,
 		sections: sections,
+		ignores:  forRealAlone,
 		check:    func(string) error { return errors.Join(checkDSN(o.config.DSN), o.config.Validate()) },
 		run:      func(ctx context.Context, _ string, from origins) error { return p.alter(ctx, o, from) },
 	}

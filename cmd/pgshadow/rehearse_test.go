@@ -2,6 +2,8 @@ package main
 
 import (
 	"encoding/json"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -35,6 +37,14 @@ func TestRehearse(t *testing.T) {
 	}
 	if kind := pgtest.Scalar[string](t, db, "SELECT pg_typeof(min(customer_id))::text FROM orders"); kind != "integer" {
 		t.Errorf("the column is a %s", kind)
+	}
+	// The file of the change serves the rehearsal too.
+	file := filepath.Join(t.TempDir(), "change.yaml")
+	if err := os.WriteFile(file, []byte("retire: drop\ncutover: auto\nrestart: true\nalter: DROP COLUMN note\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if again := runProgram(t, env, "rehearse", "--table", "orders", "--config", file, "--output", "json"); again.code != 0 || again.report(t).Rehearsal.Scaled != nil {
+		t.Errorf("with the file of the change: got %s", again)
 	}
 	if changed := runProgram(t, env, with(toBigint, "--output", "json")...); changed.code != 0 || changed.report(t).Rehearsal != nil {
 		t.Errorf("the change: got %s", changed)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 
 	"github.com/urfave/cli/v2"
 	"go.yaml.in/yaml/v3"
@@ -35,8 +36,9 @@ type entry struct {
 }
 
 // load gives every setting its value: from the flag, else from the environment,
-// else from the --config file, else its preset. It returns all problems, joined.
-func (p *program) load(c *cli.Context, sections []section) (origins, error) {
+// else from the --config file, else its preset. It returns all problems, joined. The
+// file may hold what is to be ignored besides.
+func (p *program) load(c *cli.Context, sections []section, ignored ...string) (origins, error) {
 	known := map[string]setting{}
 	for _, section := range sections {
 		for _, s := range section.settings {
@@ -47,7 +49,7 @@ func (p *program) load(c *cli.Context, sections []section) (origins, error) {
 	file, err := readFile(path)
 	problems := []error{err}
 	for _, name := range file.order {
-		if _, ok := known[name]; !ok || name == configName {
+		if _, ok := known[name]; !ok && !slices.Contains(ignored, name) || name == configName {
 			problems = append(problems, fmt.Errorf("%s line %d: there is no setting %q", path, file.entries[name].line, name))
 		}
 	}
