@@ -231,7 +231,7 @@ func (c *Copier) finished(chunk *piece, rows int64, took time.Duration) {
 
 func (c *Copier) tryChunk(ctx context.Context, conn *pgx.Conn, chunk keyset.Range) (rows int64, err error) {
 	err = c.confined.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		sql, args := copySQL(c.plan, chunk)
+		sql, args := CopySQL(c.plan, chunk)
 		var err error
 		if rows, err = c.confined.Exec(ctx, tx, sql, args...); err != nil {
 			return fmt.Errorf("copying chunk %s: %w", chunk, err)
@@ -281,7 +281,7 @@ func (c *Copier) locate(ctx context.Context, conn *pgx.Conn, chunk keyset.Range,
 func (c *Copier) refuses(ctx context.Context, conn *pgx.Conn, chunk keyset.Range) (refusal, err error) {
 	errTried := errors.New("tried")
 	err = pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		sql, args := copySQL(c.plan, chunk)
+		sql, args := CopySQL(c.plan, chunk)
 		if _, err := c.confined.Exec(ctx, tx, sql, args...); err != nil {
 			return err
 		}

@@ -54,7 +54,7 @@ func (c *Cutter) cut(ctx context.Context, conn *pgx.Conn, within keyset.Range, n
 
 // nth reads the key of the n-th row of a range.
 func (c *Cutter) nth(ctx context.Context, conn *pgx.Conn, within keyset.Range, n int) (key keyset.Key, err error) {
-	sql, args := cutSQL(c.source, c.key, within, n)
+	sql, args := CutSQL(c.source, c.key, within, n)
 	types := slices.Repeat([]string{"text"}, len(c.key))
 	err = c.confined.InTx(ctx, conn, pgx.TxOptions{AccessMode: pgx.ReadOnly}, func(tx pgx.Tx) error {
 		rows, err := c.confined.Query(ctx, tx, types, sql, args...)

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"strconv"
 	"time"
 
@@ -24,8 +23,6 @@ const (
 	// replayShare of the hold budget is the most that replaying what is dirty may
 	// take by forecast.
 	replayShare = 2
-	backoffMin  = 200 * time.Millisecond
-	backoffMax  = 30 * time.Second
 	// settleLimit bounds the wait for what has been written to be replayed before
 	// an attempt.
 	settleLimit = 5 * time.Minute
@@ -79,13 +76,6 @@ type Guard interface {
 	Record(ctx context.Context, tx pgx.Tx) error
 }
 
-// Event tells of one attempt.
-type Event struct {
-	Attempt int
-	Reason  string        // why it did not succeed; empty when it did
-	Backoff time.Duration // until the next
-}
-
 // Report is what the cutover cost.
 type Report struct {
 	Attempts   int     `json:"attempts"`
@@ -123,18 +113,6 @@ func (o Outcome) String() string {
 // ErrUnknown says that the connection was lost in COMMIT and the server could
 // not be asked what became of it. Nothing may be dropped or tried again.
 var ErrUnknown = errors.New("the outcome of the swap is unknown")
-
-// AttemptsError says that every attempt was used up; the run can go on later.
-type AttemptsError struct {
-	Attempts int
-	Last     error
-}
-
-func (e *AttemptsError) Error() string {
-	return fmt.Sprintf("the cutover did not get through in %d attempts: %v", e.Attempts, e.Last)
-}
-
-func (e *AttemptsError) Unwrap() error { return e.Last }
 
 // Cutover swaps the two tables of a run.
 type Cutover struct {
@@ -195,54 +173,17 @@ func (c *Cutover) Run(ctx context.Context) (report Report, err error) {
 			err = errors.Join(err, closed) // after a committed swap it is of no interest
 		}
 	}()
-	backoff := backoffMin
-	for attempt := 1; ; attempt++ {
+	attempts := func() int { return c.config.Attempts }
+	err = Retry(ctx, attempts, c.observe, func(attempt int) error {
 		if err := c.guard.Await(ctx); err != nil {
-			return report, err
+			return err
 		}
 		c.config = c.tune()
 		report, err = c.once(ctx, conn, attempt)
 		report.Attempts = attempt
-		if err == nil {
-			c.observe(Event{Attempt: attempt})
-			return report, nil
-		}
-		if !retryable(err) || ctx.Err() != nil {
-			return report, err
-		}
-		if attempt >= c.config.Attempts {
-			return report, &AttemptsError{Attempts: attempt, Last: err}
-		}
-		pause := backoff/2 + rand.N(backoff)
-		c.observe(Event{Attempt: attempt, Reason: err.Error(), Backoff: pause})
-		if err := wait(ctx, pause); err != nil {
-			return report, err
-		}
-		backoff = min(backoff*3/2, backoffMax)
-	}
-}
-
-func wait(ctx context.Context, d time.Duration) error {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return nil
-	case <-ctx.Done():
-		return fmt.Errorf("waiting for the next attempt: %w", ctx.Err())
-	}
-}
-
-// notYetError is a precondition that does not hold now and may later.
-type notYetError struct{ reason string }
-
-func (e *notYetError) Error() string { return e.reason }
-
-// retryable tells the failures after which another attempt makes sense.
-func retryable(err error) bool {
-	var notYet *notYetError
-	var overBudget *overBudgetError
-	return errors.As(err, &notYet) || errors.As(err, &overBudget) || pg.IsLockFailure(err) || pg.Is(err, pg.QueryCanceled)
+		return err
+	})
+	return report, err
 }
 
 // overBudgetError says that the lock was held for as long as it may be.
@@ -314,7 +255,7 @@ func (c *Cutover) prepare(ctx context.Context, conn *pgx.Conn) error {
 	if err := c.refuseOldSnapshots(ctx, conn); err != nil {
 		return err
 	}
-	if err := c.shooAutovacuum(ctx, conn); err != nil {
+	if err := ShooAutovacuum(ctx, conn, c.victims()); err != nil {
 		return err
 	}
 	return c.rehearse(ctx, conn)

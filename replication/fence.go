@@ -34,6 +34,9 @@ func newFences(db *pg.Database, config Config) *fences {
 	return &fences{db: db, config: config, nonce: rand.Text(), waiting: map[string]chan struct{}{}}
 }
 
+// FenceSQL emits a fence: a prefix, and a name.
+const FenceSQL = "SELECT pg_catalog.pg_logical_emit_message(true, $1, $2)"
+
 // Fence is a message that was written to the WAL and will come out of the
 // stream after every commit that came before it.
 type Fence struct {
@@ -126,8 +129,7 @@ func (f *fences) emit(ctx context.Context) (string, chan struct{}, error) {
 	name := fmt.Sprintf("%s/%s/%d", f.config.RunID, f.nonce, f.count)
 	passed := make(chan struct{})
 	f.expect(name, passed)
-	const sql = "SELECT pg_catalog.pg_logical_emit_message(true, $1, $2)"
-	if _, err := f.session.Exec(ctx, sql, f.config.Prefix, name); err != nil {
+	if _, err := f.session.Exec(ctx, FenceSQL, f.config.Prefix, name); err != nil {
 		f.forget(name)
 		return "", nil, fmt.Errorf("emitting fence %s: %w", name, err)
 	}

@@ -11,16 +11,17 @@ import (
 
 // SQLSTATEs that pgshadow decides on (PostgreSQL manual appendix A).
 const (
-	UniqueViolation    = "23505"
-	ExclusionViolation = "23P01"
-	LockNotAvailable   = "55P03"
-	DeadlockDetected   = "40P01"
-	QueryCanceled      = "57014"
-	UndefinedTable     = "42P01"
-	UndefinedObject    = "42704"
-	InvalidSchemaName  = "3F000"
-	ObjectInUse        = "55006"
-	InsufficientRights = "42501"
+	UniqueViolation     = "23505"
+	ForeignKeyViolation = "23503"
+	ExclusionViolation  = "23P01"
+	LockNotAvailable    = "55P03"
+	DeadlockDetected    = "40P01"
+	QueryCanceled       = "57014"
+	UndefinedTable      = "42P01"
+	UndefinedObject     = "42704"
+	InvalidSchemaName   = "3F000"
+	ObjectInUse         = "55006"
+	InsufficientRights  = "42501"
 
 	NotInPrerequisiteState = "55000"
 )
@@ -63,6 +64,13 @@ func IsUniqueConflict(err error) bool { return Is(err, UniqueViolation, Exclusio
 // IsLockFailure tells a lock that was not had in time, or a deadlock: worth
 // another attempt.
 func IsLockFailure(err error) bool { return Is(err, LockNotAvailable, DeadlockDetected) }
+
+// IsRefused tells that the server did not take a statement for what it says, or not from
+// this role, or not with this value (classes 22, 2B and 42).
+func IsRefused(err error) bool {
+	said := Server(err)
+	return said != nil && (strings.HasPrefix(said.Code, "22") || strings.HasPrefix(said.Code, "2B") || strings.HasPrefix(said.Code, "42"))
+}
 
 // IsData tells that the server refused a value: a failed conversion (class 22)
 // or a violated constraint (class 23). Owner's code that raises (P0001) counts,

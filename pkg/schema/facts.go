@@ -209,11 +209,14 @@ type Obstacle struct {
 	Object string
 }
 
-// Size is what a table takes on disk, in bytes, and the planner's row estimate.
+// Size is what a table takes on disk, in bytes, and the planner's row estimate: 0 for
+// a table that was never analyzed.
 type Size struct {
-	TableBytes    int64
+	TableBytes    int64 // with TOAST
 	IndexBytes    int64
+	ToastBytes    int64
 	EstimatedRows int64
+	GuessedRows   int64 // from the size and the columns' types
 }
 
 // String is the table's name for people; it reads back as the same name.

@@ -122,7 +122,7 @@ func LoadServer(ctx context.Context, q Querier, oid uint32) (*Server, error) {
 // LoadSize reads a table's size; the row count is the planner's estimate.
 func LoadSize(ctx context.Context, q Querier, oid uint32) (Size, error) {
 	var size Size
-	if err := q.QueryRow(ctx, sizeSQL, oid).Scan(&size.TableBytes, &size.IndexBytes, &size.EstimatedRows); err != nil {
+	if err := q.QueryRow(ctx, sizeSQL, oid).Scan(&size.TableBytes, &size.IndexBytes, &size.ToastBytes, &size.EstimatedRows, &size.GuessedRows); err != nil {
 		return Size{}, fmt.Errorf("reading the size of table %d: %w", oid, err)
 	}
 	return size, nil

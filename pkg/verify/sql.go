@@ -68,6 +68,13 @@ func (s side) totals(within keyset.Range) (sql string, args []any) {
 	return fmt.Sprintf("SELECT count(*), coalesce(pg_catalog.bit_xor(%s), 0) FROM %s WHERE %s", s.row, s.from, predicate), args
 }
 
+// SQL are the two statements whose results are compared, for the whole of each table.
+func SQL(plan *shadow.Plan) (original, shadowTable string) {
+	original, _ = originalSide(plan).totals(keyset.Range{})
+	shadowTable, _ = shadowSide(plan).totals(keyset.Range{})
+	return original, shadowTable
+}
+
 // rows lists key and digest of every row of a range.
 func (s side) rows(within keyset.Range) (sql string, args []any) {
 	predicate, args := s.key.Predicate(s.key.Tuple(s.alias), within, 1)

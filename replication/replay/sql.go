@@ -54,6 +54,13 @@ func newStatements(plan *shadow.Plan) statements {
 	}
 }
 
+// SQL are the two statements by which dirty keys are replayed, in their order: the keys
+// are one text array per key column, from $1 on.
+func SQL(plan *shadow.Plan) (deleteGone, upsert string) {
+	all := newStatements(plan)
+	return all.deleteGone, all.upsert
+}
+
 func columns(plan *shadow.Plan) string {
 	names := make([]string, len(plan.Columns))
 	for i, column := range plan.Columns {
