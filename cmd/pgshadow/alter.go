@@ -15,6 +15,10 @@ type alterOptions struct {
 	log    logOptions
 	output string
 	file   string
+
+	expect    string // a file with a plan
+	dryRun    bool   // the same as plan
+	checkData bool
 }
 
 const alterHelp = `Change a table online: copy it into a shadow that has the new form, follow every
@@ -48,19 +52,23 @@ func (p *program) alterCommand() spec {
 		help:     alterHelp,
 		tail:     alterTail,
 		sections: o.sections(),
-		check:    func(string) error { return errors.Join(checkDSN(o.config.DSN), o.config.Validate()) },
-		run:      func(ctx context.Context, _ string, from origins) error { return p.alter(ctx, o, from) },
+		check: func(string) error {
+			return errors.Join(checkDSN(o.config.DSN), o.config.Validate(), o.checkDryRun(), o.readPlan())
+		},
+		run: func(ctx context.Context, _ string, from origins) error { return p.alter(ctx, o, from) },
 	}
 }
 
 func (o *alterOptions) sections() []section {
 	return []section{
-		{"What to change", o.changeSettings()},
+		{"What to change", append(o.changeSettings(),
+			setting{name: "dry-run", take: toggle(&o.dryRun), help: "change nothing, and tell what the change would come to: pgshadow plan"},
+			checkDataSetting(&o.checkData))},
 		{"Where", connectionSettings(&o.config.DSN)},
 		{"Work", o.workSettings()},
 		{"Load: the run waits while any of these says so", o.loadSettings()},
 		{"Cutover", o.cutoverSettings()},
-		{"Output", append(outputSettings(&o.output, &o.log), configSetting(&o.file))},
+		{"Output", append(outputSettings(&o.output, &o.log, planForms...), configSetting(&o.file))},
 	}
 }
 
@@ -72,8 +80,14 @@ func (o *alterOptions) changeSettings() []setting {
 			help: "what follows ALTER TABLE name; may be repeated, applied in order"},
 		{name: "set", value: "column=expression", many: true, take: assignments(&c.Set),
 			help: "value of a new column, for rows there are and rows to come,\nfrom the original's columns; may be repeated"},
+		{name: "native", words: []string{"auto", "never", "only"}, preset: "auto", take: text(&c.Native),
+			help: "auto leads PostgreSQL itself through what reads no row under a lock\nthat keeps others out; only refuses what needs a shadow"},
 		{name: "restart", take: toggle(&c.Restart),
 			help: "remove an unfinished run of the table and begin anew"},
+		{name: "allow-lossy", take: toggle(&c.AllowLossy),
+			help: "let the change lose something of values: without it, a type that\ndoes not hold every value of the old one is refused"},
+		{name: "expect-plan", value: "FILE", file: true, take: text(&o.expect),
+			help: "refuse when the table has changed since pgshadow plan --output json\nwrote this file"},
 	}
 }
 
@@ -129,8 +143,23 @@ func (o *alterOptions) cutoverSettings() []setting {
 	}
 }
 
+// checkDryRun finds what only a dry run can do.
+func (o *alterOptions) checkDryRun() error {
+	var problems []error
+	if !o.dryRun && o.output == "sql" {
+		problems = append(problems, errors.New("output is \"sql\": want text or json; sql is for --dry-run"))
+	}
+	if !o.dryRun && o.checkData {
+		problems = append(problems, errors.New("check-data is for --dry-run: a run checks every row anyway"))
+	}
+	return errors.Join(problems...)
+}
+
 // alter runs the migration and says what came of it.
 func (p *program) alter(ctx context.Context, o *alterOptions, from origins) error {
+	if o.dryRun {
+		return p.plan(ctx, o)
+	}
 	screen := newScreen(p.stderr, o.log, p.env)
 	log := newLogger(screen, o.log)
 	if from["dsn"] == fromFlag && hasPassword(o.config.DSN) {

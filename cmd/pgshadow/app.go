@@ -105,7 +105,7 @@ func (p *program) app() *cli.App {
 // specs are the commands in the order of the help, which they are made of, as are
 // the completions of the shells and the manual page.
 func (p *program) specs() []spec {
-	specs := append([]spec{p.alterCommand(), p.rehearseCommand(), p.statusCommand(), p.historyCommand()}, p.steerCommands()...)
+	specs := append([]spec{p.planCommand(), p.rehearseCommand(), p.alterCommand(), p.statusCommand(), p.historyCommand()}, p.steerCommands()...)
 	return append(specs, p.cleanupCommand(), p.finishCommand(), p.completionCommand(), p.manCommand(), p.versionCommand())
 }
 

@@ -63,7 +63,7 @@ func TestEveryWayToConnect(t *testing.T) {
 // runsBy makes a change, and looks at its sessions and at the processes while it waits for the operator.
 func (g *guarded) runsBy(t *testing.T, env []string, tls bool, from string) {
 	t.Helper()
-	run := start(t, env, with(toBigint, "--cutover", "manual", "--retire", "drop", "--log-level", "debug")...)
+	run := start(t, env, with(toBigint, "--native", "never", "--cutover", "manual", "--retire", "drop", "--log-level", "debug")...)
 	run.await("the wait for the operator", func(line string) bool { return strings.Contains(line, "operator to release the cutover") })
 	sessions := pgtest.Scalar[string](t, g.DB, `SELECT string_agg(format('%s %s %s', application_name, ssl, coalesce(host(client_addr), 'socket')), E'\n')
 		FROM pg_stat_activity JOIN pg_stat_ssl USING (pid) WHERE application_name LIKE 'pgshadow%'`)

@@ -105,7 +105,12 @@ func textLeftovers(leftovers []migration.Leftover) string {
 		if leftover.Table != "" {
 			s.row("  table", "%s", leftover.Table)
 		}
-		s.row("  artifacts", "%s", strings.Join(leftover.Artifacts, "\n"))
+		if len(leftover.Artifacts) > 0 {
+			s.row("  artifacts", "%s", strings.Join(leftover.Artifacts, "\n"))
+		}
+		for _, kept := range leftover.Kept {
+			s.row("  kept", "%s", kept)
+		}
 	}
 	return s.String()
 }

@@ -66,7 +66,7 @@ func expectation(p migration.Progress) (percent float64, eta time.Duration, know
 		known = p.Rows < p.EstimatedRows
 	case migration.Verify:
 		known = p.EstimatedRows > 0
-	case migration.Preflight, migration.Prepare, migration.Index, migration.CatchUp, migration.Cutover, migration.CleanUp, migration.Ended:
+	case migration.Preflight, migration.Prepare, migration.Native, migration.Index, migration.CatchUp, migration.Cutover, migration.CleanUp, migration.Ended:
 	}
 	return p.Percent, p.ETA, known
 }

@@ -24,9 +24,9 @@ var (
 type logOptions struct{ format, level string }
 
 // outputSettings are those of every command that runs something.
-func outputSettings(output *string, log *logOptions) []setting {
+func outputSettings(output *string, log *logOptions, forms ...string) []setting {
 	return []setting{
-		reportSetting(output),
+		reportSetting(output, forms...),
 		{name: "log-format", words: logForms, preset: console, take: oneOf(&log.format, logForms...),
 			help: "form of the log on stderr"},
 		{name: "log-level", value: "LEVEL", words: logLevels, preset: "info", take: oneOf(&log.level, logLevels...),
@@ -34,8 +34,12 @@ func outputSettings(output *string, log *logOptions) []setting {
 	}
 }
 
-func reportSetting(output *string) setting {
-	return setting{name: "output", words: reportForms, preset: "text", take: oneOf(output, reportForms...),
+// reportSetting takes the form of the report: one of forms, or text or json.
+func reportSetting(output *string, forms ...string) setting {
+	if forms == nil {
+		forms = reportForms
+	}
+	return setting{name: "output", words: forms, preset: "text", take: oneOf(output, forms...),
 		help: "form of the report on stdout"}
 }
 
@@ -69,6 +73,8 @@ func logEvent(log zerolog.Logger, event migration.Event) {
 		log.Info().Stringer("phase", e.Phase).Msg("phase started")
 	case migration.PhaseFinished:
 		log.Info().Stringer("phase", e.Phase).Int64("duration_ms", e.Duration.Milliseconds()).Msg("phase finished")
+	case migration.StepStarted:
+		log.Info().Str("statement", e.SQL).Msg("step started")
 	case migration.ChunkCopied:
 		log.Debug().Str("chunk", e.Chunk).Int64("rows", e.Rows).Int64("duration_ms", e.Duration.Milliseconds()).Msg("chunk copied")
 	case migration.Restarted:

@@ -51,14 +51,14 @@ func textReport(r migration.Report) string {
 	if r.Error != nil {
 		s.failure(*r.Error)
 	}
-	if r.RunID != "" {
+	switch {
+	case r.Method == "native":
+		s.native(r)
+	case r.RunID != "":
 		s.work(r)
 	}
-	switch {
-	case r.Rehearsal != nil:
+	if r.Rehearsal != nil {
 		s.rehearsal(*r.Rehearsal)
-	case r.Outcome == migration.Done || r.RetiredTable != "":
-		s.retired(r)
 	}
 	s.row("duration", "%s", took(r.DurationMS))
 	if len(r.Phases) > 0 {
@@ -93,6 +93,14 @@ func (s *sheet) failure(e migration.ReportError) {
 	}
 }
 
+// native is for a run without a copy.
+func (s *sheet) native(r migration.Report) {
+	s.row("method", "native: PostgreSQL's own ALTER TABLE, without a copy")
+	if c := r.Cutover; c.Attempts > 0 {
+		s.row("lock", "%s; waited for at most %.1f ms and held for at most %.1f ms", times(c.Attempts, "attempt"), c.LockWaitMS, c.LockHoldMS)
+	}
+}
+
 func (s *sheet) work(r migration.Report) {
 	s.row("rows copied", "%s", grouped(r.RowsCopied))
 	s.row("changes", "%s received, %s keys replayed", grouped(r.ChangesReceived), grouped(r.KeysReplayed))
@@ -109,6 +117,9 @@ func (s *sheet) work(r migration.Report) {
 		if c.CommitMS > 0 {
 			s.row("", "it was rolled back; %.1f ms of the hold are a COMMIT that was measured after it", c.CommitMS)
 		}
+	}
+	if r.Rehearsal == nil && (r.Outcome == migration.Done || r.RetiredTable != "") {
+		s.retired(r)
 	}
 }
 

@@ -59,6 +59,11 @@ func samples() map[string]struct {
 		"set": {[]string{"Total = round(a, 2)", `"A=""B" = c = 'x,y'`}, func(o *alterOptions) {
 			o.config.Set = map[string]string{"total": "round(a, 2)", `A="B`: "c = 'x,y'"}
 		}},
+		"native":              {[]string{"only"}, func(o *alterOptions) { o.config.Native = migration.NativeOnly }},
+		"allow-lossy":         {[]string{"true"}, func(o *alterOptions) { o.config.AllowLossy = true }},
+		"expect-plan":         {[]string{"/tmp/plan.json"}, func(o *alterOptions) { o.expect = "/tmp/plan.json" }},
+		"dry-run":             {[]string{"true"}, func(o *alterOptions) { o.dryRun = true }},
+		"check-data":          {[]string{"true"}, func(o *alterOptions) { o.checkData = true }},
 		"restart":             {[]string{"true"}, func(o *alterOptions) { o.config.Restart = true }},
 		"dsn":                 {[]string{"host=a,b"}, func(o *alterOptions) { o.config.DSN = "host=a,b" }},
 		"copy-workers":        {[]string{"3"}, func(o *alterOptions) { o.config.Copy.Workers = 3 }},
@@ -86,7 +91,7 @@ func samples() map[string]struct {
 
 // presets are the defaults of the contract.
 func presets() alterOptions {
-	return alterOptions{output: "text", log: logOptions{"console", "info"}, config: migration.Config{Verify: "full", Retire: migration.Keep, MatViews: migration.RefuseMatViews,
+	return alterOptions{output: "text", log: logOptions{"console", "info"}, config: migration.Config{Native: migration.NativeAuto, Verify: "full", Retire: migration.Keep, MatViews: migration.RefuseMatViews,
 		MaxWALRetained: 50 << 30, ReconnectFor: 5 * time.Minute,
 		Copy:     migration.CopyConfig{Workers: 2, IndexWorkers: 2, ChunkTime: 500 * time.Millisecond},
 		Cutover:  migration.CutoverConfig{Mode: migration.CutoverAuto, LockTimeout: 500 * time.Millisecond, MaxLockHold: time.Second, Attempts: 60},

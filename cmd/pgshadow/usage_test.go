@@ -13,6 +13,7 @@ func TestHelp(t *testing.T) {
 	for name, args := range map[string][]string{
 		"help":          {"--help"},
 		"help_alter":    {"alter", "--help"},
+		"help_plan":     {"plan", "--help"},
 		"help_cleanup":  {"cleanup", "--help"},
 		"help_rehearse": {"rehearse", "--help"},
 		"help_finish":   {"finish", "--help"},
@@ -51,18 +52,18 @@ func TestHelpIsComplete(t *testing.T) {
 	help := runProgram(t, nil, "alter", "--help").stdout
 	for _, flag := range []string{"dsn", "table", "alter", "set", "copy-workers", "index-workers", "chunk-time", "max-replica-lag",
 		"max-active-sessions", "throttle-query", "throttle-file", "max-rows-per-second", "verify", "lock-timeout", "max-lock-hold",
-		"cutover", "cutover-attempts", "max-wal-retained", "reconnect-for", "retire", "restart", "config", "output", "log-format", "log-level"} {
+		"cutover", "cutover-attempts", "max-wal-retained", "reconnect-for", "retire", "restart", "native", "allow-lossy", "expect-plan", "dry-run", "check-data", "config", "output", "log-format", "log-level"} {
 		if !strings.Contains(help, "  --"+flag+" ") {
 			t.Errorf("the help does not name --%s", flag)
 		}
 	}
-	for _, flag := range []string{"native", "kill-blockers", "rollback-window", "hooks", "http", "allow-lossy", "dry-run"} {
+	for _, flag := range []string{"kill-blockers", "rollback-window", "hooks", "http"} {
 		got := runProgram(t, nil, "alter", "--"+flag)
 		if want := "pgshadow alter: there is no flag --" + flag + "\nsee: pgshadow alter --help\n"; got != (ended{2, "", want}) {
 			t.Errorf("--%s: got %s", flag, got)
 		}
 	}
-	for _, command := range []string{"plan", "verify", "rollback"} {
+	for _, command := range []string{"verify", "rollback"} {
 		got := runProgram(t, nil, command)
 		if want := "pgshadow: there is no command \"" + command + "\"\nsee: pgshadow --help\n"; got != (ended{2, "", want}) {
 			t.Errorf("%s: got %s", command, got)
@@ -181,7 +182,7 @@ func TestUsageErrors(t *testing.T) {
 				`max-replica-lag is "-1s": want a duration of zero (off) or more`,
 				`PGSHADOW_MAX_ACTIVE_SESSIONS: max-active-sessions is "many": want a whole number of at least 0`,
 				`lock-timeout is "100us": want a duration of at least 1ms`,
-				`output is "xml": want text or json`,
+				`output is "xml": want text, json or sql`,
 				`log-level is "loud": want debug, info, warn or error`,
 				noTable, noAlter,
 				"index-workers is 33: want 1 to 32",

@@ -9,6 +9,7 @@ import (
 	"context"
 	_ "embed" // the DDL
 	"encoding/json"
+	"errors"
 	"fmt"
 	"time"
 
@@ -172,13 +173,18 @@ func first(runs []Run, err error) (*Run, error) {
 	return &runs[0], nil
 }
 
-// SetPlan keeps the plan, in the transaction that built the shadow.
+// SetPlan keeps the plan, in the transaction that made what it speaks of. It fails when
+// the run has ended.
 func (s *Store) SetPlan(ctx context.Context, tx pgx.Tx, plan any) error {
 	document, err := json.Marshal(plan)
 	if err != nil {
 		return fmt.Errorf("encoding the plan of run %s: %w", s.runID, err)
 	}
-	if _, err := tx.Exec(ctx, "UPDATE pgshadow.run SET plan = $2, updated_at = pg_catalog.now() WHERE run_id = $1", s.runID, document); err != nil {
+	tag, err := tx.Exec(ctx, "UPDATE pgshadow.run SET plan = $2, updated_at = pg_catalog.now() WHERE run_id = $1 AND ended_at IS NULL", s.runID, document)
+	if err == nil && tag.RowsAffected() != 1 {
+		err = errors.New("it has ended")
+	}
+	if err != nil {
 		return fmt.Errorf("keeping the plan of run %s: %w", s.runID, err)
 	}
 	return nil

@@ -37,7 +37,7 @@ func (m *Migration) alterAll(ctx context.Context, tx pgx.Tx, names shadow.Names)
 			}
 		}
 		if err := m.alter(ctx, tx, names, text); err != nil {
-			return schema.Attached{}, err
+			return schema.Attached{}, inReal(trial, err)
 		}
 	}
 	if err := m.try(ctx, tx, names, trial, func() error { return nil }); err != nil {
@@ -49,6 +49,15 @@ func (m *Migration) alterAll(ctx context.Context, tx pgx.Tx, names shadow.Names)
 	}
 	trial.LearnKeys(changed)
 	return trial.Attached(), execAll(ctx, tx, confined, trial.Close(changed))
+}
+
+// inReal has a refusal speak of the real objects.
+func inReal(trial *shadow.Trial, err error) error {
+	var refusal *shadow.Refusal
+	if !errors.As(err, &refusal) {
+		return err
+	}
+	return &shadow.Refusal{Check: refusal.Check, Reason: trial.Real(refusal.Reason), Remedy: refusal.Remedy}
 }
 
 // errTried undoes a try.

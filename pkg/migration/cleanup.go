@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pgshadow/pgshadow/pkg/checkpoint"
@@ -56,9 +57,7 @@ func (m *Migration) abort(ctx context.Context, cause error) error {
 	if m.run.store == nil {
 		return nil
 	}
-	err := m.onControl(context.WithoutCancel(ctx), func(ctx context.Context) error {
-		return m.remove(ctx, m.run.names, string(Aborted), fmt.Sprintf("%s: %v", outcomeOf(cause), cause))
-	})
+	err := m.takeBack(ctx, fmt.Sprintf("%s: %v", outcomeOf(cause), cause))
 	m.removed = err == nil
 	return err
 }
@@ -106,6 +105,11 @@ func (m *Migration) renewControl(ctx context.Context) error {
 // outcome. Before the swap the retired schema is empty, so RESTRICT guards what it
 // holds after.
 func (m *Migration) remove(ctx context.Context, names shadow.Names, outcome, detail string) error {
+	kept, err := m.undoNative(ctx, names) // which waits for others
+	if err != nil {
+		return err
+	}
+	detail = strings.Join(append([]string{detail}, kept...), "; ")
 	ctx, cancel := pg.Cleanup(ctx)
 	defer cancel()
 	store := checkpoint.NewStore(names.RunID)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -67,6 +68,9 @@ func Command(ctx context.Context, dsn, table, name, argument string) (done Comma
 			return done, err
 		}
 		done.Accepted, done.Answer = true, "the run had stopped; what it made has been removed, and the original is untouched"
+		if len(m.kept) > 0 {
+			done.Answer = "the run had stopped; what it made has been taken back, but: " + strings.Join(m.kept, "; ")
+		}
 		return done, nil
 	default:
 		return done, &shadow.Refusal{Check: "run", Reason: fmt.Sprintf("no process works on run %s of %s: process %d on host %s has stopped", run.ID, run.Table, run.Owner.PID, run.Owner.Host),
@@ -164,8 +168,8 @@ func (m *Migration) awaitEnd(ctx context.Context, conn *pgx.Conn, run checkpoint
 			done.Accepted, done.Answer = false, "it was too late: the swap is committed"
 			return done, &shadow.Refusal{Check: done.Command, Reason: fmt.Sprintf("run %s of %s: the swap was committed before it could be aborted", run.ID, run.Table), Remedy: "see pgshadow status"}
 		case ended:
-			done.Answer = "the run is aborted; what it made has been removed, and the original is untouched"
-			return done, nil
+			done.Answer, err = m.abortedAnswer(ctx, run.ID)
+			return done, err
 		case time.Now().After(deadline):
 			return done, fmt.Errorf("run %s has taken the command, and has not removed what it made within %s: see its log, and pgshadow cleanup --dry-run", run.ID, removeLimit)
 		}
@@ -173,4 +177,16 @@ func (m *Migration) awaitEnd(ctx context.Context, conn *pgx.Conn, run checkpoint
 			return done, err
 		}
 	}
+}
+
+// abortedAnswer says what became of what a run had made that was aborted at work.
+func (m *Migration) abortedAnswer(ctx context.Context, runID string) (string, error) {
+	ended, err := checkpoint.FindRun(ctx, m.control, runID)
+	if err != nil || ended == nil {
+		return "", err
+	}
+	if ended.Method == checkpoint.MethodNative {
+		return "the run is aborted, and what it made has been taken back: " + ended.Detail, nil
+	}
+	return "the run is aborted; what it made has been removed, and the original is untouched", nil
 }

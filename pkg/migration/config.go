@@ -28,6 +28,16 @@ const (
 // process, which keeps the parser's memory out of this one.
 type ParseFunc func(ctx context.Context, table string, alters []string, set map[string]string) (*shadow.Change, error)
 
+// NativeMode says when PostgreSQL's own ALTER TABLE makes the change.
+type NativeMode string
+
+// The values of --native.
+const (
+	NativeAuto  NativeMode = "auto"  // when it reads no row under a lock that keeps others out
+	NativeNever NativeMode = "never" // always with a shadow
+	NativeOnly  NativeMode = "only"  // or not at all
+)
+
 // MatViews says what becomes of materialized views of the table.
 type MatViews string
 
@@ -49,6 +59,11 @@ type Config struct {
 	Verify  verify.Mode // default full
 	Retire  Retire      // default keep
 	Restart bool        // drop an unfinished run of the table first
+	// Expect is a plan of the same change: it is refused when the table has changed since.
+	Expect *PlanReport
+	// AllowLossy lets a change lose something of values: see shadow.Loss.
+	AllowLossy bool
+	Native     NativeMode // default never: always with a shadow
 	// MatViews are refused by default.
 	MatViews MatViews
 	// Rehearsal makes the run a rehearsal: its swap is rolled back, and then everything
@@ -123,6 +138,7 @@ func (c Config) withDefaults() Config {
 	setDefault(&c.MaxWALRetained, 50<<30)
 	setDefault(&c.Verify, verify.Full)
 	setDefault(&c.Retire, Keep)
+	setDefault(&c.Native, NativeNever)
 	setDefault(&c.MatViews, RefuseMatViews)
 	setDefault(&c.ReconnectFor, 5*time.Minute)
 	setDefault(&c.convergeWindow, convergeWindow)
@@ -169,6 +185,7 @@ func (c Config) validateTuning() error {
 	problems.add(c.MaxWALRetained < 0, "max-wal-retained is %d: want more than zero", c.MaxWALRetained)
 	problems.add(!slices.Contains([]verify.Mode{"", verify.Full, verify.Sample, verify.Off}, c.Verify), "verify is %q: want full, sample or off", c.Verify)
 	problems.add(!slices.Contains([]MatViews{"", RefuseMatViews, RecreateMatViews}, c.MatViews), "matviews is %q: want refuse or recreate", c.MatViews)
+	problems.add(!slices.Contains([]NativeMode{"", NativeAuto, NativeNever, NativeOnly}, c.Native), "native is %q: want auto, never or only", c.Native)
 	problems.add(!slices.Contains([]Retire{"", Keep, Drop}, c.Retire), "retire is %q: want keep or drop", c.Retire)
 	return errors.Join(append(problems, c.Throttle.Validate())...)
 }

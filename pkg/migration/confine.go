@@ -14,10 +14,7 @@ import (
 // confine makes what the owner's code runs within (INV-6). It comes before
 // everything that could run such code.
 func (m *Migration) confine(ctx context.Context, tx pgx.Tx, names shadow.Names) error {
-	statements, err := shadow.Confine(m.target.table, names, m.target.server.Role)
-	if err != nil {
-		return err
-	}
+	statements := shadow.Confine(m.target.table, names, m.target.server.Role)
 	if m.forced() {
 		statements = append(statements, shadow.ConfineSource(m.target.table, names)...)
 	}
@@ -41,7 +38,10 @@ func (m *Migration) otherOwners() []string {
 // refuseOpenCode refuses default privileges that open the functions' schema to an
 // owner of theirs by way of another role: it could alter them.
 func (m *Migration) refuseOpenCode(ctx context.Context, tx pgx.Tx, names shadow.Names, owner string) error {
-	role := m.target.server.Role
+	return refuseOpenCodeOf(ctx, tx, names, owner, m.target.server.Role)
+}
+
+func refuseOpenCodeOf(ctx context.Context, tx pgx.Tx, names shadow.Names, owner, role string) error {
 	var open bool
 	err := tx.QueryRow(ctx, `SELECT pg_catalog.has_schema_privilege($1::pg_catalog.name, $2::pg_catalog.text, 'USAGE')
 		AND NOT pg_catalog.pg_has_role($1::pg_catalog.name, $3::pg_catalog.name, 'MEMBER')`, owner, names.CodeSchema(), role).Scan(&open)

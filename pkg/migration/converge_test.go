@@ -143,7 +143,7 @@ func TestCatchUpThatDoesNotEndIsTold(t *testing.T) {
 	var writer sync.WaitGroup
 	t.Cleanup(func() { stop(); writer.Wait() }) // before the session is closed
 	var told []Waiting
-	config := Config{DSN: db.DSN, Table: "t", Alters: []string{"ALTER COLUMN n TYPE bigint USING slow(n)"}, convergeWindow: 2 * time.Second,
+	config := Config{DSN: db.DSN, Table: "t", Alters: []string{"ALTER COLUMN n TYPE bigint USING slow(n)"}, AllowLossy: true, convergeWindow: 2 * time.Second,
 		Copy: CopyConfig{DirtyMemory: 8000}, // some fifty keys
 		Observer: ObserverFunc(func(event Event) {
 			switch e := event.(type) {

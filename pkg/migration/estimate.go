@@ -24,6 +24,8 @@ type RehearsalReport struct {
 	Scaled        *Estimate `json:"scaled,omitempty"`   // of one on a table of the size that was given
 	AfterSwap     []string  `json:"after_swap"`         // what a run does after its swap, which a rehearsal cannot; it is not in the estimates
 
+	reads bool // a native change has read the rows
+
 	FailingRows         []FailingRow `json:"failing_rows"` // rows that the new schema refuses, the first ones found
 	FailingRowsTotal    int64        `json:"failing_rows_total"`
 	FailingRowsComplete bool         `json:"failing_rows_complete"` // every row was tried: the total is not only a least
@@ -139,6 +141,10 @@ func (r RehearsalReport) estimate(whole Report, factor float64) Estimate {
 		switch phase.Name {
 		case Copy.String(), Verify.String():
 			took = times(took)
+		case Native.String():
+			if r.reads {
+				took = times(took)
+			}
 		case Cutover.String():
 			took /= swapsRehearsed
 		case Index.String():

@@ -26,6 +26,9 @@ type PhaseFinished struct {
 	Duration time.Duration
 }
 
+// StepStarted begins a step of a native run.
+type StepStarted struct{ SQL string }
+
 // ChunkCopied says that a chunk is committed.
 type ChunkCopied struct {
 	Chunk    string // (lo, hi]
@@ -76,6 +79,7 @@ type Rehearsed struct{}
 func (RunStarted) event()    {}
 func (PhaseStarted) event()  {}
 func (PhaseFinished) event() {}
+func (StepStarted) event()   {}
 func (ChunkCopied) event()   {}
 func (Waiting) event()       {}
 func (Throttled) event()     {}

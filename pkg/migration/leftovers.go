@@ -22,6 +22,7 @@ type Leftover struct {
 	Artifacts []string `json:"artifacts"`       // as DROP would name them
 	State     string   `json:"state"`           // live, unfinished, retired or orphaned
 	Removed   bool     `json:"removed"`
+	Kept      []string `json:"kept,omitempty"` // of what was removed: what others use now
 
 	oid uint32
 }
@@ -38,8 +39,9 @@ const (
 const artifactsSQL = `SELECT pg_catalog.substring(name, '^pgshadow_([a-z0-9]{10})'), kind || ' ' || pg_catalog.quote_ident(name) FROM (
 	SELECT 'schema' AS kind, nspname::text AS name FROM pg_catalog.pg_namespace
 	UNION ALL SELECT 'publication', pubname::text FROM pg_catalog.pg_publication
-	UNION ALL SELECT 'replication slot', slot_name::text FROM pg_catalog.pg_replication_slots WHERE database = pg_catalog.current_database()) AS all_names
-	WHERE name ~ '^pgshadow_[a-z0-9]{10}(_retired|_code|_source)?$' ORDER BY 1, 2`
+	UNION ALL SELECT 'replication slot', slot_name::text FROM pg_catalog.pg_replication_slots WHERE database = pg_catalog.current_database()
+	UNION ALL SELECT 'index', relname::text FROM pg_catalog.pg_class WHERE relkind = 'i' AND relname ~ '^pgshadow_[a-z0-9]{10}_(key|written)[0-9]+$') AS all_names
+	WHERE name ~ '^pgshadow_[a-z0-9]{10}(_retired|_code|_source|_key[0-9]+|_written[0-9]+)?$' ORDER BY 1, 2`
 
 // Cleanup lists what runs have left in the database, and removes what belongs
 // to no live run and is no retired table of a change that is done. With dryRun
@@ -58,12 +60,14 @@ func Cleanup(ctx context.Context, dsn string, dryRun bool) (leftovers []Leftover
 		if dryRun || !removable {
 			continue
 		}
-		if err := m.removeLeftover(ctx, leftovers[i], "cleaned up by the operator"); err != nil {
-			return leftovers, err
+		m.kept = nil
+		if failed := m.removeLeftover(ctx, leftovers[i], "cleaned up by the operator"); failed != nil {
+			err = errors.Join(err, failed) // and the others are removed all the same
+			continue
 		}
-		leftovers[i].Removed = true
+		leftovers[i].Removed, leftovers[i].Kept = true, m.kept
 	}
-	return leftovers, nil
+	return leftovers, err
 }
 
 // Finish drops the retired table of the change that was made to a table.
@@ -104,7 +108,7 @@ func Finish(ctx context.Context, dsn, table string) (removed []Leftover, err err
 }
 
 func connectControl(ctx context.Context, dsn string) (*Migration, error) {
-	m := &Migration{config: Config{DSN: dsn}.withDefaults()}
+	m := &Migration{config: Config{DSN: dsn}.withDefaults(), steering: newSteering()}
 	var err error
 	if m.db, err = pg.Open(dsn); err != nil {
 		return nil, err
@@ -130,7 +134,7 @@ func (m *Migration) leftovers(ctx context.Context) ([]Leftover, error) {
 		last := &found[len(found)-1]
 		last.Artifacts = append(last.Artifacts, artifact.Name)
 	}
-	return found, m.classify(ctx, found)
+	return m.classify(ctx, found)
 }
 
 // leftOf tells whether any artifact of a run is there.
@@ -140,14 +144,19 @@ func (m *Migration) leftOf(ctx context.Context, runID string) (bool, error) {
 }
 
 // classify says of each leftover whose it is.
-func (m *Migration) classify(ctx context.Context, found []Leftover) error {
+func (m *Migration) classify(ctx context.Context, found []Leftover) ([]Leftover, error) {
 	exists, err := m.stateExists(ctx)
 	if err != nil || !exists {
-		return err
+		return found, err
 	}
 	runs, err := checkpoint.Runs(ctx, m.control, false)
 	if err != nil {
-		return err
+		return found, err
+	}
+	for _, run := range runs { // one that is open may have nothing that its name shows
+		if run.EndedAt == nil && !slices.ContainsFunc(found, func(l Leftover) bool { return l.RunID == run.ID }) {
+			found = append(found, Leftover{RunID: run.ID, Artifacts: []string{}})
+		}
 	}
 	for i := range found {
 		for _, run := range runs {
@@ -156,11 +165,11 @@ func (m *Migration) classify(ctx context.Context, found []Leftover) error {
 			}
 			found[i].Table, found[i].oid = run.Table, run.TableOID
 			if found[i].State, err = m.stateOf(ctx, run, found[i]); err != nil {
-				return err
+				return found, err
 			}
 		}
 	}
-	return nil
+	return found, nil
 }
 
 func (m *Migration) stateOf(ctx context.Context, run checkpoint.Run, leftover Leftover) (string, error) {
@@ -216,11 +225,32 @@ func (m *Migration) removeLeftover(ctx context.Context, leftover Leftover, detai
 	default:
 		// No record says what this is: a schema that holds a table may hold the
 		// only copy of what was the original, and stays.
-		if err := errors.Join(m.dropReplication(ctx, names), m.dropSource(ctx, names), m.dropCode(ctx, names), m.dropSchema(ctx, names.RetiredSchema(), "RESTRICT")); err != nil {
+		if err := errors.Join(m.dropReplication(ctx, names), m.dropSource(ctx, names), m.dropCode(ctx, names), m.dropIndexes(ctx, names), m.dropSchema(ctx, names.RetiredSchema(), "RESTRICT")); err != nil {
 			return err
 		}
 		return m.dropSchema(ctx, names.ShadowSchema(), "CASCADE")
 	}
+}
+
+// dropIndexes drops indexes that a native run of which there is no record has left.
+func (m *Migration) dropIndexes(ctx context.Context, names shadow.Names) error {
+	rows, err := m.control.Query(ctx, `SELECT pg_catalog.format('%I.%I', n.nspname, c.relname), pg_catalog.pg_get_userbyid(c.relowner)::pg_catalog.text
+		FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+		WHERE c.relkind = 'i' AND c.relname ~ ('^pgshadow_' || $1::pg_catalog.text || '_(key|written)[0-9]+$')`, names.RunID)
+	if err != nil {
+		return fmt.Errorf("looking for indexes of run %s: %w", names.RunID, err)
+	}
+	indexes, err := pgx.CollectRows(rows, pgx.RowToStructByPos[struct{ Name, Owner string }])
+	if err != nil {
+		return fmt.Errorf("looking for indexes of run %s: %w", names.RunID, err)
+	}
+	for _, index := range indexes {
+		err := pg.InTx(ctx, m.control, pgx.TxOptions{}, func(tx pgx.Tx) error { return pg.ExecAs(ctx, tx, index.Owner, nil, "DROP INDEX "+index.Name) })
+		if err != nil {
+			return fmt.Errorf("dropping index %s: %w", index.Name, err)
+		}
+	}
+	return nil
 }
 
 // dropRetired drops the retired table, unless something outside its schema

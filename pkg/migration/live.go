@@ -263,6 +263,21 @@ func unbuildSQL(table, schemaName, index string) string {
 // what was planned for. Its error says what differs.
 func (m *Migration) unchanged(ctx context.Context, q schema.Querier) error {
 	original := m.run.plan.Original
+	if err := sameFacts(ctx, q, original); err != nil {
+		return err
+	}
+	attached, err := schema.LoadObstacles(ctx, q, original.OID)
+	if err != nil {
+		return err
+	}
+	if attached = m.inTheWay(attached); len(attached) > 0 {
+		return fmt.Errorf("%w: %s %s has been attached to it", replication.ErrChanged, attached[0].Check, attached[0].Object)
+	}
+	return nil
+}
+
+// sameFacts compares a table with its facts from before.
+func sameFacts(ctx context.Context, q schema.Querier, original *schema.Table) error {
 	facts, err := schema.Load(ctx, q, original.OID)
 	if errors.Is(err, schema.ErrNoTable) {
 		return replication.Changed(original.String(), []string{"the table was dropped"})
@@ -272,13 +287,6 @@ func (m *Migration) unchanged(ctx context.Context, q schema.Querier) error {
 	}
 	if facts.Fingerprint() != original.Fingerprint() {
 		return replication.Changed(original.String(), original.Differences(facts))
-	}
-	attached, err := schema.LoadObstacles(ctx, q, original.OID)
-	if err != nil {
-		return err
-	}
-	if attached = m.inTheWay(attached); len(attached) > 0 {
-		return fmt.Errorf("%w: %s %s has been attached to it", replication.ErrChanged, attached[0].Check, attached[0].Object)
 	}
 	return nil
 }

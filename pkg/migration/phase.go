@@ -12,6 +12,7 @@ type Phase int
 const (
 	Preflight Phase = iota
 	Prepare
+	Native // PostgreSQL itself is led through the change: no shadow
 	Copy
 	Index
 	CatchUp
@@ -27,6 +28,8 @@ func (p Phase) String() string {
 		return "preflight"
 	case Prepare:
 		return "prepare"
+	case Native:
+		return "native"
 	case Copy:
 		return "copy"
 	case Index:
@@ -61,9 +64,11 @@ func parsePhase(name string) (Phase, error) {
 func (p Phase) next() []Phase {
 	switch p {
 	case Preflight:
-		return []Phase{Prepare, Copy, Index, CatchUp, Verify, Cutover}
+		return []Phase{Prepare, Native, Copy, Index, CatchUp, Verify, Cutover}
 	case Prepare:
 		return []Phase{Copy}
+	case Native:
+		return []Phase{CleanUp}
 	case Copy:
 		return []Phase{Index, Copy}
 	case Index:

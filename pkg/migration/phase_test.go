@@ -9,8 +9,9 @@ import (
 // what may follow.
 func TestTransitions(t *testing.T) {
 	want := map[Phase]string{
-		Preflight: "prepare copy index catch_up verify cutover", // a resumed run begins where it was
+		Preflight: "prepare native copy index catch_up verify cutover", // a resumed run begins where it was
 		Prepare:   "copy",
+		Native:    "clean_up",
 		Copy:      "copy index", // to itself, and back to it, after a TRUNCATE
 		Index:     "copy catch_up",
 		CatchUp:   "copy verify",

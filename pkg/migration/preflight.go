@@ -196,20 +196,7 @@ func (m *Migration) preflight(ctx context.Context) error {
 	if m.target.server, err = schema.LoadServer(ctx, m.control, table.OID); err != nil {
 		return err
 	}
-	if m.target.found != nil {
-		slot, err := replication.LoadSlot(ctx, m.control, shadow.Names{RunID: m.target.found.ID}.Slot())
-		if err != nil {
-			return err
-		}
-		if slot.Exists {
-			m.target.server.FreeSlots++ // it is the run's own
-		}
-	}
-	if err := m.makeThrottle(); err != nil {
-		return err
-	}
-	measured := m.throttle.Probe(ctx)
-	if err := m.refusals(ctx, measured); err != nil {
+	if err := m.countOwnSlot(ctx); err != nil {
 		return err
 	}
 	if err := m.db.ProbePooler(ctx); err != nil {
@@ -219,6 +206,43 @@ func (m *Migration) preflight(ctx context.Context) error {
 		if m.target.change, err = m.config.Parse(ctx, table.Name, m.config.Alters, m.config.Set); err != nil {
 			return err
 		}
+	}
+	if err := m.makeThrottle(); err != nil {
+		return err
+	}
+	if err := m.refuseOtherPlan(); err != nil {
+		return err
+	}
+	if err := m.chooseMethod(ctx); err != nil {
+		return err
+	}
+	if err := m.refuseUnexpected(); err != nil || m.target.recipe != nil {
+		return err
+	}
+	return m.preflightShadow(ctx)
+}
+
+// countOwnSlot takes the slot of the table's open run for free: it is there for this one.
+func (m *Migration) countOwnSlot(ctx context.Context) error {
+	if m.target.found == nil {
+		return nil
+	}
+	slot, err := replication.LoadSlot(ctx, m.control, shadow.Names{RunID: m.target.found.ID}.Slot())
+	if err == nil && slot.Exists {
+		m.target.server.FreeSlots++
+	}
+	return err
+}
+
+// preflightShadow is the part of preflight that is about a shadow.
+func (m *Migration) preflightShadow(ctx context.Context) error {
+	table := m.target.table
+	measured := m.throttle.Probe(ctx)
+	if err := m.refusals(ctx, measured); err != nil {
+		return err
+	}
+	if refusal := m.target.change.NoShadow; refusal != nil {
+		return refusal
 	}
 	if err := cmp.Or(m.note(ctx), m.refuseVolatile(ctx), m.refuseClosedSchemas(ctx)); err != nil {
 		return err

@@ -38,6 +38,9 @@ func (m *Migration) prepare(ctx context.Context) error {
 		if plan, err = m.build(ctx, tx, names); err != nil {
 			return m.refuseRights(err)
 		}
+		if err := m.refuseLosses(plan.Losses); err != nil {
+			return err
+		}
 		if err := replication.CreatePublication(ctx, tx, m.publisher(), names.Publication(), plan.Original.Quoted(), m.publishesGenerated()); err != nil {
 			return err
 		}
@@ -73,7 +76,7 @@ func (m *Migration) record(ctx context.Context, tx pgx.Tx, names shadow.Names) e
 	}
 	return checkpoint.Create(ctx, tx, checkpoint.Run{ID: names.RunID, TableOID: m.target.table.OID, Table: m.report.Table,
 		TableName: names.Table, Change: change, Phase: Prepare.String(), Owner: m.owner(),
-		History: checkpoint.History{Method: checkpoint.MethodShadow, Fingerprint: m.target.table.Fingerprint()}})
+		History: checkpoint.History{Method: m.report.Method, Fingerprint: m.target.table.Fingerprint()}})
 }
 
 // build creates the shadow complete, runs the user's ALTERs on it, and takes off
@@ -94,15 +97,7 @@ func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*
 	if err != nil {
 		return nil, err
 	}
-	inputs := shadow.Inputs{Names: names, Change: m.target.change, Original: m.target.table, Shadow: changed, SearchPath: m.sessionPath(), Attached: attached,
-		Others: m.otherOwners(), Forced: m.forced(), Superuser: m.target.server.Superuser}
-	if inputs.Membership, err = m.membership(ctx, tx, names); err != nil {
-		return nil, err
-	}
-	if m.target.server.Rights.OwnerCreateOnSchema {
-		inputs.SwapRole = m.target.table.Owner
-	}
-	plan, err := shadow.NewPlan(inputs)
+	plan, err := m.newPlan(ctx, tx, names, changed, attached)
 	if err != nil {
 		return nil, err
 	}
@@ -119,6 +114,23 @@ func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*
 		return nil, err
 	}
 	return plan, m.refuseUnidentified(ctx, tx, names)
+}
+
+// newPlan makes the plan of the shadow as the user's ALTERs left it.
+func (m *Migration) newPlan(ctx context.Context, tx pgx.Tx, names shadow.Names, changed *schema.Table, attached schema.Attached) (*shadow.Plan, error) {
+	var err error
+	inputs := shadow.Inputs{Names: names, Change: m.target.change, Original: m.target.table, Shadow: changed, SearchPath: m.sessionPath(), Attached: attached,
+		Others: m.otherOwners(), Forced: m.forced(), Superuser: m.target.server.Superuser}
+	if inputs.Membership, err = m.membership(ctx, tx, names); err != nil {
+		return nil, err
+	}
+	if inputs.Conversions, err = conversions(ctx, tx); err != nil {
+		return nil, err
+	}
+	if m.target.server.Rights.OwnerCreateOnSchema {
+		inputs.SwapRole = m.target.table.Owner
+	}
+	return shadow.NewPlan(inputs)
 }
 
 // create makes the shadow as the original is, and first what confines the code
@@ -252,16 +264,10 @@ func (m *Migration) createSlot(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
 	return m.whileSteered(ctx, func(ctx context.Context) error {
-		watching, stop := context.WithCancel(ctx)
-		watched := make(chan struct{})
-		go func() {
-			defer close(watched)
-			m.nameBlockers(watching)
-		}()
-		_, err := replication.CreateSlot(ctx, conn, m.run.names.Slot())
-		stop()
-		<-watched
-		m.waited()
+		err := m.whileNamed(ctx, m.nameBlockers, func() error {
+			_, err := replication.CreateSlot(ctx, conn, m.run.names.Slot())
+			return err
+		})
 		if err != nil {
 			return err
 		}
@@ -273,26 +279,12 @@ func (m *Migration) createSlot(ctx context.Context) (err error) {
 	})
 }
 
-// nameBlockers tells, while the slot is being created, which transactions the
-// server waits for. It has the control session to itself for that time.
-func (m *Migration) nameBlockers(ctx context.Context) {
-	ticker := time.NewTicker(blockerPoll)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		asking, cancel := pg.Cleanup(ctx) // a cancelled query must not reach the control session
-		blockers, err := replication.SlotBlockers(asking, m.control)
-		cancel()
-		if err != nil {
-			m.config.Observer.Observe(Noted{Note: err.Error()})
-			continue
-		}
-		for _, blocker := range blockers {
-			m.waits("transactions to end before the slot can start", fmt.Sprintf("%s in database %s, open for %s", blocker.What, blocker.Database, blocker.Age))
-		}
+// nameBlockers tells, while the slot is being created, which transactions the server
+// waits for.
+func (m *Migration) nameBlockers(ctx context.Context) error {
+	blockers, err := replication.SlotBlockers(ctx, m.control)
+	for _, blocker := range blockers {
+		m.waits("transactions to end before the slot can start", fmt.Sprintf("%s in database %s, open for %s", blocker.What, blocker.Database, blocker.Age))
 	}
+	return err
 }

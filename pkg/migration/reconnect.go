@@ -121,10 +121,20 @@ func (m *Migration) endedElsewhere(ctx context.Context) (done bool, err error) {
 		m.recovery.table = now.TableOID
 		return false, nil
 	case m.endedWell(now):
-		return true, nil
+		return true, m.finishOwn(ctx, now)
 	default:
 		return false, fmt.Errorf("%w: run %s", errRemoved, now.ID)
 	}
+}
+
+// finishOwn cleans up after a native run whose last COMMIT was not heard of.
+func (m *Migration) finishOwn(ctx context.Context, done *checkpoint.Run) error {
+	plan, err := planOf(done)
+	if err != nil || plan == nil || plan.Recipe == nil || done.Outcome != string(Done) || done.Owner != m.owner() {
+		return err
+	}
+	m.finishNative(ctx, done, plan)
+	return nil
 }
 
 func (m *Migration) endedWell(now *checkpoint.Run) bool {
@@ -132,12 +142,23 @@ func (m *Migration) endedWell(now *checkpoint.Run) bool {
 	case rehearsed:
 		return true // by this process, which did not come to know of it
 	case string(Done):
-		m.report.RetiredTable = pg.Readable(shadow.Names{RunID: now.ID, Table: now.TableName}.RetiredSchema(), now.TableName)
+		m.report.RetiredTable = retiredBy(now)
+		if now.Owner == m.owner() {
+			return true
+		}
 		m.config.Observer.Observe(Noted{Note: fmt.Sprintf("process %d on host %s has ended run %s well while the connection was lost", now.Owner.PID, now.Owner.Host, now.ID)})
 		return true
 	default:
 		return false
 	}
+}
+
+// retiredBy is the retired table of a run that is done; a native one has none.
+func retiredBy(run *checkpoint.Run) string {
+	if run.Method == checkpoint.MethodNative {
+		return ""
+	}
+	return pg.Readable(shadow.Names{RunID: run.ID}.RetiredSchema(), run.TableName)
 }
 
 // hangUp forgets what the lost sessions stood for; what is in the database is

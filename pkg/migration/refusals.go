@@ -2,9 +2,11 @@ package migration
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
+	"github.com/pgshadow/pgshadow/pkg/checkpoint"
 	"github.com/pgshadow/pgshadow/pkg/schema"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
 )
@@ -30,6 +32,58 @@ func kindRefusals(table *schema.Table) []*shadow.Refusal {
 	default:
 		return nil
 	}
+}
+
+// nativeRefusals are the reasons for which PostgreSQL cannot be led through a change of
+// the table itself either. They need no remedy: a shadow's refusals say all.
+func nativeRefusals(server *schema.Server, table *schema.Table) []*shadow.Refusal {
+	all := slices.DeleteFunc(kindRefusals(table), func(r *shadow.Refusal) bool { return r.Check == "unlogged" })
+	all = append(all, slices.DeleteFunc(serverRefusals(server, table), func(r *shadow.Refusal) bool {
+		return !slices.Contains([]string{"version", "standby"}, r.Check)
+	})...)
+	rights := server.Rights
+	if !rights.CreateOnDatabase || !rights.MemberOfOwner || !rights.SetOwner {
+		all = append(all, rightsRefusals(server, table)...)
+	}
+	return all
+}
+
+func unplanned(format string, args ...any) error {
+	return &shadow.Refusal{Check: "plan", Reason: fmt.Sprintf(format, args...), Remedy: "look at a new plan: pgshadow plan --output json"}
+}
+
+// refuseOtherPlan refuses a plan of another change.
+func (m *Migration) refuseOtherPlan() error {
+	if plan := m.config.Expect; plan != nil && (!slices.Equal(plan.Alters, m.config.Alters) || !maps.Equal(plan.Set, m.config.Set)) {
+		return unplanned("the plan is for another change: %s", strings.Join(plan.Alters, "; "))
+	}
+	return nil
+}
+
+// refuseUnexpected refuses what was not planned for. A run that goes on was planned for
+// when it began: it is the change itself that has changed the table since.
+func (m *Migration) refuseUnexpected() error {
+	plan := m.config.Expect
+	if plan == nil || m.target.resumes && m.target.found.EndedAt != nil { // it is done
+		return nil
+	}
+	if open := m.target.found; open != nil && open.EndedAt == nil && !m.config.Restart {
+		if planned := plan.Facts.Fingerprint(); planned != open.Fingerprint {
+			return unplanned("run %s, which is not finished, began with another table than the plan's (fingerprint %s, the plan's is %s)", open.ID, open.Fingerprint, planned)
+		}
+		return nil
+	}
+	if plan.Facts.Fingerprint() != m.target.table.Fingerprint() {
+		return unplanned("%s has changed since the plan: %s", m.target.table, strings.Join(plan.Facts.Differences(m.target.table), "; "))
+	}
+	method := checkpoint.MethodShadow
+	if m.target.recipe != nil {
+		method = checkpoint.MethodNative
+	}
+	if plan.Method != "" && string(plan.Method) != method {
+		return unplanned("by the plan the method is %s, and now it would be %s", plan.Method, method)
+	}
+	return nil
 }
 
 func serverRefusals(server *schema.Server, table *schema.Table) []*shadow.Refusal {

@@ -142,10 +142,15 @@ func (r *rehearsal) swaps(run func() (cutover.Report, error)) (report cutover.Re
 // endRehearsal is the last phase of a rehearsal: it looks how large the shadow has
 // become, and removes everything that the run has made.
 func (m *Migration) endRehearsal(ctx context.Context) error {
-	ctx = context.WithoutCancel(ctx)
-	if err := m.onControl(ctx, m.measureRehearsal); err != nil {
+	if err := m.onControl(context.WithoutCancel(ctx), m.measureRehearsal); err != nil {
 		return err
 	}
+	if m.run.plan.Recipe != nil { // it waits for others, so a signal ends it
+		if _, err := m.undoNative(ctx, m.run.names); err != nil {
+			return fmt.Errorf("%w: %w", errNotRemoved, err)
+		}
+	}
+	ctx = context.WithoutCancel(ctx)
 	err := m.onControl(ctx, func(ctx context.Context) error {
 		return m.enter(ctx, CleanUp, func(ctx context.Context) error {
 			return m.remove(ctx, m.run.names, rehearsed, "the swap was rehearsed and rolled back")
@@ -161,6 +166,9 @@ func (m *Migration) measureRehearsal(ctx context.Context) error {
 	ctx, cancel := pg.Cleanup(ctx)
 	defer cancel()
 	r := m.rehearsal
+	if m.run.plan.Recipe != nil {
+		return m.measureNative(ctx)
+	}
 	oid, err := schema.Resolve(ctx, m.control, m.run.names.ShadowSchema(), m.run.names.Table)
 	if err != nil {
 		return fmt.Errorf("finding the shadow table: %w", err)
@@ -182,10 +190,33 @@ func (m *Migration) measureRehearsal(ctx context.Context) error {
 	return nil
 }
 
+// measureNative is for a change without a shadow.
+func (m *Migration) measureNative(ctx context.Context) error {
+	r := m.rehearsal
+	size, err := schema.LoadSize(ctx, m.control, m.target.table.OID)
+	if err != nil {
+		return err
+	}
+	end, err := m.walEnd(ctx)
+	if err != nil {
+		return err
+	}
+	r.report.Rows, r.report.OriginalBytes, r.report.WALBytes = size.EstimatedRows, size.TableBytes+size.IndexBytes, int64(end-r.begun)
+	r.report.reads = slices.ContainsFunc(m.run.plan.Recipe.Steps, func(step shadow.Step) bool { return step.Reads })
+	r.report.LockHoldsMS, r.measured = []float64{m.report.Cutover.LockHoldMS}, true
+	return nil
+}
+
 // rehearsalState says what is left of a rehearsal that failed.
 func (m *Migration) rehearsalState(held string) string {
+	if len(m.kept) > 0 && !m.undoing {
+		return m.removedState()
+	}
 	if m.removed {
 		return fmt.Sprintf("everything that the rehearsal made has been removed, %s is untouched", m.report.Table)
+	}
+	if m.report.Method == checkpoint.MethodNative {
+		return fmt.Sprintf("what rehearsal %s has made of the change is not taken back yet: pgshadow cleanup does that, and so does another pgshadow rehearse", m.report.RunID)
 	}
 	return fmt.Sprintf("%s is untouched; the shadow, the publication and the slot of rehearsal %s are kept, and %s: pgshadow cleanup removes them, and so does another pgshadow rehearse",
 		m.report.Table, m.report.RunID, held)

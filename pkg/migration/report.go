@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/pgshadow/pgshadow/cutover"
+	"github.com/pgshadow/pgshadow/pkg/checkpoint"
 	"github.com/pgshadow/pgshadow/pkg/pg"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
 	"github.com/pgshadow/pgshadow/pkg/verify"
@@ -34,6 +36,9 @@ type Report struct {
 
 	Rehearsal *RehearsalReport `json:"rehearsal,omitempty"` // of a rehearsal alone
 }
+
+// remedySyntax is for a *shadow.SyntaxError.
+const remedySyntax = "correct the text of --alter; it is what follows ALTER TABLE name, in the server's own grammar, up to PostgreSQL 18's"
 
 // ReportError says why a run is not done. Check and Remedy stand where it was
 // refused; Refusals lists every one when there are several.
@@ -68,7 +73,10 @@ func (r Refusals) Error() string {
 
 // held says what the run's slot keeps on the server now.
 func (m *Migration) held(ctx context.Context) string {
-	const unknown = "its slot holds WAL back"
+	unknown := "its slot holds WAL back"
+	if m.target.resumes {
+		unknown = "nothing holds WAL back"
+	}
 	if m.control == nil || m.run.store == nil {
 		return unknown
 	}
@@ -91,7 +99,9 @@ func (m *Migration) conclude(err error, held string) Report {
 	report.Outcome = outcomeOf(err)
 	report.ExitCode = report.Outcome.ExitCode()
 	report.DurationMS = time.Since(m.began).Milliseconds()
-	report.Method = "shadow"
+	if report.Method == "" {
+		report.Method = checkpoint.MethodShadow
+	}
 	report.Rehearsal = m.rehearsal.conclude(report, err)
 	if err != nil {
 		report.Error = m.describe(err, report.Outcome, held)
@@ -118,7 +128,7 @@ func (m *Migration) describe(err error, outcome Outcome, held string) *ReportErr
 	case errors.As(err, &refusal):
 		described.Check, described.Remedy = refusal.Check, refusal.Remedy
 	case errors.As(err, &syntax):
-		described.Check, described.Remedy = "alter", "correct the text of --alter; it is what follows ALTER TABLE name, in the server's own grammar, up to PostgreSQL 18's"
+		described.Check, described.Remedy = "alter", remedySyntax
 	}
 	return described
 }
@@ -130,25 +140,57 @@ func (m *Migration) state(outcome Outcome, held string) string {
 	case Done:
 		return ""
 	case Refused:
-		if m.report.RunID != "" {
-			return fmt.Sprintf("nothing was created, %s is untouched; run %s, which is not finished, is kept as it was, and %s: "+
-				"resume it, or remove it with pgshadow abort --table %s", table, m.report.RunID, held, table)
-		}
-		return fmt.Sprintf("nothing was created, %s is untouched", table)
+		return m.refusedState(held)
 	case Aborted:
+		if m.report.Method == checkpoint.MethodNative {
+			return m.removedState()
+		}
 		return fmt.Sprintf("everything that the run made has been removed, %s is untouched", table)
 	case Unknown:
 		return fmt.Sprintf("nothing was dropped; look whether %s has the new schema, then run pgshadow cleanup --dry-run", table)
 	case Stopped, Failed:
-		if m.report.RunID == "" {
-			return fmt.Sprintf("nothing was created, %s is untouched", table)
-		}
-		if m.rehearsal != nil {
-			return m.rehearsalState(held)
-		}
-		return fmt.Sprintf("%s is untouched; the shadow, the publication and the slot of run %s are kept; %s: "+
-			"run the same pgshadow alter again to resume, or pgshadow abort --table %s (or pgshadow cleanup) to remove them", table, m.report.RunID, held, table)
+		return m.keptState(held)
 	default:
 		return ""
 	}
+}
+
+func (m *Migration) refusedState(held string) string {
+	switch table := m.report.Table; {
+	case m.removed:
+		return m.removedState()
+	case m.report.RunID != "":
+		return fmt.Sprintf("nothing was created, %s is untouched; run %s, which is not finished, is kept as it was, and %s: "+
+			"resume it, or remove it with pgshadow abort --table %s", table, m.report.RunID, held, table)
+	default:
+		return fmt.Sprintf("nothing was created, %s is untouched", table)
+	}
+}
+
+// keptState says what is left of a run that can go on.
+func (m *Migration) keptState(held string) string {
+	switch table := m.report.Table; {
+	case m.report.RunID == "":
+		return fmt.Sprintf("nothing was created, %s is untouched", table)
+	case m.rehearsal != nil:
+		return m.rehearsalState(held)
+	case m.removed:
+		return m.removedState()
+	case m.undoing:
+		return fmt.Sprintf("what run %s has made of the change is not taken back yet: pgshadow abort --table %s goes on with that, and so does pgshadow cleanup", m.report.RunID, table)
+	case m.report.Method == checkpoint.MethodNative:
+		return fmt.Sprintf("what run %s has made of the change is kept: run the same pgshadow alter again, which goes on with the rest, "+
+			"or pgshadow abort --table %s (or pgshadow cleanup) to take it back", m.report.RunID, table)
+	default:
+		return fmt.Sprintf("%s is untouched; the shadow, the publication and the slot of run %s are kept; %s: "+
+			"run the same pgshadow alter again to resume, or pgshadow abort --table %s (or pgshadow cleanup) to remove them", table, m.report.RunID, held, table)
+	}
+}
+
+// removedState says what became of what a native run had made.
+func (m *Migration) removedState() string {
+	if len(m.kept) > 0 {
+		return "what the run made has been taken back, but: " + strings.Join(m.kept, "; ")
+	}
+	return fmt.Sprintf("everything that the run made has been taken back, %s is as it was", m.report.Table)
 }

@@ -37,11 +37,15 @@ func (m *Migration) resume(ctx context.Context) (resumed bool, err error) {
 		return false, m.meetRehearsal(ctx, open, names, recorded)
 	}
 	if !m.sameChange(recorded) {
-		return false, &shadow.Refusal{Check: "unfinished run", Reason: fmt.Sprintf("run %s of another change to this table is not finished, since %s: %s",
-			open.ID, open.CreatedAt.Format("2006-01-02 15:04:05 MST"), open.Change),
-			Remedy: "resume it with its own --alter, remove it with pgshadow cleanup, or give --restart"}
+		return false, refuseUnfinished(open)
 	}
 	return true, m.takeUp(ctx, open, names)
+}
+
+func refuseUnfinished(open *checkpoint.Run) error {
+	return &shadow.Refusal{Check: "unfinished run", Reason: fmt.Sprintf("run %s of another change to this table is not finished, since %s: %s",
+		open.ID, open.CreatedAt.Format("2006-01-02 15:04:05 MST"), open.Change),
+		Remedy: "resume it with its own --alter, remove it with pgshadow cleanup, or give --restart"}
 }
 
 // finishEarlier ends a run of the same change whose swap is committed and whose
@@ -66,6 +70,11 @@ func (m *Migration) finishEarlier(ctx context.Context) (finished bool, err error
 	if !m.sameChange(recorded) {
 		m.config.Observer.Observe(Noted{Note: fmt.Sprintf("run %s of an earlier change to this table is done, and has left something: pgshadow cleanup removes it", done.ID)})
 		return false, nil
+	}
+	if plan.Recipe != nil {
+		m.config.Observer.Observe(RunStarted{RunID: done.ID, Table: m.report.Table, Resumed: true})
+		m.finishNative(ctx, done, plan)
+		return true, nil
 	}
 	m.run = run{store: checkpoint.NewStore(done.ID), names: shadow.Names{RunID: done.ID, Table: done.TableName}, plan: plan}
 	m.report.RunID, m.report.RetiredTable = done.ID, pg.Readable(m.run.names.RetiredSchema(), done.TableName)

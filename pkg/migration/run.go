@@ -30,7 +30,9 @@ type Migration struct {
 	steering *steering
 	target   target
 	run      run
-	removed  bool // everything that the run made, after it failed
+	removed  bool     // everything that the run made, after it failed
+	kept     []string // of that: what others use now
+	undoing  bool     // a native run is being taken back, and will not go on
 
 	recovery  recovery
 	rehearsal *rehearsal // nil: the run is none
@@ -41,6 +43,9 @@ type target struct {
 	table      *schema.Table
 	server     *schema.Server
 	change     *shadow.Change
+	judged     judgement
+	recipe     *shadow.Recipe // by which PostgreSQL itself makes the change; nil: with a shadow
+	resumes    bool           // the recipe is that of found, a part of which may be made
 	searchPath string
 	found      *checkpoint.Run // an unfinished run of the table; ended, when only its clean-up is not done
 }
@@ -63,7 +68,7 @@ func Run(ctx context.Context, config Config) (Report, error) {
 	if ctx.Err() != nil && pg.Is(err, pg.QueryCanceled) {
 		err = fmt.Errorf("%w: %w", ctx.Err(), err) // the server ended the statement because we did
 	}
-	if outcomeOf(err) == Aborted || m.rehearsal.ends(err) {
+	if !m.removed && (outcomeOf(err) == Aborted || m.rehearsal.ends(err)) {
 		if left := m.abort(ctx, err); left != nil {
 			err = fmt.Errorf("%w: %w; %w", err, errNotRemoved, left)
 		}
@@ -99,6 +104,14 @@ func (m *Migration) flow(ctx context.Context) error {
 	if err := m.beginRehearsal(ctx); err != nil {
 		return err
 	}
+	if m.target.recipe != nil {
+		return m.changeNatively(ctx)
+	}
+	return m.changeByShadow(ctx)
+}
+
+// changeByShadow is the flow from prepare on.
+func (m *Migration) changeByShadow(ctx context.Context) error {
 	if err := m.resumeOrPrepare(ctx); err != nil {
 		return err
 	}

@@ -176,3 +176,37 @@ func (m *Migration) waits(what, reason string) {
 }
 
 func (m *Migration) waited() { m.progress.wait("") }
+
+// whileNamed does work that waits for transactions of others. look, which tells of them,
+// is called every so often; it has the control session to itself for that time.
+func (m *Migration) whileNamed(ctx context.Context, look func(ctx context.Context) error, work func() error) error {
+	watching, stop := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		m.lookOn(watching, look)
+	}()
+	err := work()
+	stop()
+	<-watched
+	m.waited()
+	return err
+}
+
+func (m *Migration) lookOn(ctx context.Context, look func(ctx context.Context) error) {
+	ticker := time.NewTicker(blockerPoll)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		asking, cancel := pg.Cleanup(ctx) // a cancelled query must not reach the control session
+		err := look(asking)
+		cancel()
+		if err != nil {
+			m.config.Observer.Observe(Noted{Note: err.Error()})
+		}
+	}
+}

@@ -28,7 +28,7 @@ func confine(t *testing.T, db *pgtest.DB, conn *pgx.Conn) pg.Confined {
 		if err != nil {
 			return err
 		}
-		statements, err := shadow.Confine(table, names, pgtest.Scalar[string](t, db, "SELECT current_user::text"))
+		statements := shadow.Confine(table, names, pgtest.Scalar[string](t, db, "SELECT current_user::text"))
 		for _, s := range statements {
 			if err == nil {
 				err = pg.ExecAs(t.Context(), tx, s.Role, nil, s.SQL)

@@ -16,13 +16,13 @@ func refuseAction(why string) func(text string) *Refusal {
 }
 
 // checkAction passes the actions that the shadow can take, and refuses the
-// others by name. What is not listed is refused: PostgreSQL may learn new ones.
-func checkAction(command *nodes.AlterTableCmd, text string) error {
+// others. What is not listed is refused: PostgreSQL may learn new ones.
+func checkAction(command *nodes.AlterTableCmd, text string) *Refusal {
 	switch command.Subtype {
 	case nodes.AlterTableType_AT_AddColumn:
 		for _, node := range command.Def.GetColumnDef().GetConstraints() {
-			if err := checkConstraint(node.GetConstraint(), text); err != nil {
-				return err
+			if refusal := checkConstraint(node.GetConstraint(), text); refusal != nil {
+				return refusal
 			}
 		}
 		return nil
@@ -47,7 +47,7 @@ func checkAction(command *nodes.AlterTableCmd, text string) error {
 	}
 }
 
-func checkConstraint(constraint *nodes.Constraint, text string) error {
+func checkConstraint(constraint *nodes.Constraint, text string) *Refusal {
 	if constraint.GetContype() == nodes.ConstrType_CONSTR_FOREIGN {
 		return &Refusal{Check: "foreign key", Reason: fmt.Sprintf("%q adds a foreign key, which is not carried over yet", text),
 			Remedy: "add it after the change: ALTER TABLE ... ADD CONSTRAINT ... NOT VALID, then VALIDATE CONSTRAINT"}

@@ -62,12 +62,9 @@ const keyStatements = 3
 // Confine lists the statements that make what Confined needs. The owner makes the
 // functions, so that they are its own, in a schema that is open to it only until
 // they are there.
-func Confine(original *schema.Table, names Names, login string) ([]Statement, error) {
-	key, err := ChooseKey(original)
-	if err != nil {
-		return nil, err
-	}
-	args := make([]string, keyStatements*len(key.Key))
+func Confine(original *schema.Table, names Names, login string) []Statement {
+	key, _ := ChooseKey(original) // without one no rows are followed, and no statement has parameters
+	args := make([]string, keyStatements*max(len(key.Key), 1))
 	for i := range args {
 		args[i] = fmt.Sprintf("args[%d]", i+1)
 	}
@@ -83,7 +80,7 @@ func Confine(original *schema.Table, names Names, login string) ([]Statement, er
 	for i, role := range OtherOwners(original, login) {
 		all = append(all, confineRole(names, role, login, []codeFunction{{pg.OtherFunction(i), "pg_catalog.int8", run}})...)
 	}
-	return all, nil
+	return all
 }
 
 // codeFunction is one of the functions; body has a place for how each begins.

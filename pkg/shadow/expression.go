@@ -96,14 +96,57 @@ func (p *changeParser) resolve(ref *nodes.ColumnRef, names map[string]origin, in
 	}
 }
 
-// isPlainCast tells that a USING only casts its own column, as one writes it
-// where PostgreSQL asks for a USING.
-func isPlainCast(node *nodes.Node, column string) bool {
-	for node.GetTypeCast() != nil {
-		node = node.GetTypeCast().GetArg()
+// isPlainCast tells that a USING is its own column, or only casts it to the type that
+// the column takes, as one writes it where PostgreSQL asks for a USING. A cast to any
+// other type, on the way to that one, may change the value.
+func isPlainCast(node *nodes.Node, column string, to *nodes.TypeName) bool {
+	return isColumn(withoutCastsTo(node, to), column)
+}
+
+// isAtUTC tells that a USING is its own column AT TIME ZONE 'UTC', or only casts that
+// to the type that the column takes.
+func isAtUTC(node *nodes.Node, column string, to *nodes.TypeName) bool {
+	call := withoutCastsTo(node, to).GetFuncCall()
+	name, args := call.GetFuncname(), call.GetArgs()
+	if len(name) != 2 || name[0].GetString_().GetSval() != "pg_catalog" || name[1].GetString_().GetSval() != "timezone" || len(args) != 2 {
+		return false
 	}
+	zone := strings.ToLower(args[0].GetAConst().GetSval().GetSval())
+	return slices.Contains([]string{"utc", "etc/utc", "gmt"}, zone) && isColumn(args[1], column)
+}
+
+func isColumn(node *nodes.Node, column string) bool {
 	fields := node.GetColumnRef().GetFields()
 	return len(fields) > 0 && fields[len(fields)-1].GetString_().GetSval() == column
+}
+
+func withoutCastsTo(node *nodes.Node, to *nodes.TypeName) *nodes.Node {
+	for node.GetTypeCast() != nil && sameType(node.GetTypeCast().TypeName, to) {
+		node = node.GetTypeCast().Arg
+	}
+	return node
+}
+
+// sameType tells that two spellings are of one type and modifier, int8 and bigint for
+// one. Which type another name stands for is known to the server alone.
+func sameType(a, b *nodes.TypeName) bool {
+	return a != nil && b != nil && proto.Equal(bareType(a), bareType(b))
+}
+
+// bareType takes off a name what does not tell types apart: where it stands, and
+// pg_catalog, which the parser writes for keywords and where the server looks first.
+func bareType(name *nodes.TypeName) *nodes.TypeName {
+	name, _ = proto.Clone(name).(*nodes.TypeName)
+	if len(name.Names) == 2 && name.Names[0].GetString_().GetSval() == "pg_catalog" {
+		name.Names = name.Names[1:]
+	}
+	walk(name.ProtoReflect(), func(message proto.Message) {
+		reflected := message.ProtoReflect()
+		if position := reflected.Descriptor().Fields().ByName("location"); position != nil {
+			reflected.Clear(position)
+		}
+	})
+	return name
 }
 
 func deparse(node *nodes.Node) (string, error) {

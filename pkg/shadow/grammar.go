@@ -11,21 +11,21 @@ import (
 )
 
 // parse reads a statement, with PostgreSQL 17's own parser. Of PostgreSQL 18's grammar it reads what ALTER TABLE has new;
-// the tree has what is nearest to it in the older one. The error is about the statement as it stands.
-func parse(statement string) (*nodes.ParseResult, error) {
-	tree, err := pgquery.Parse(statement)
+// the tree has what is nearest to it in the older one, and newer is true. The error is about the statement as it stands.
+func parse(statement string) (tree *nodes.ParseResult, newer bool, err error) {
+	tree, err = pgquery.Parse(statement)
 	if err == nil {
-		return tree, nil
+		return tree, false, nil
 	}
 	older, scanErr := inOlderGrammar(statement)
 	if scanErr != nil || older == statement {
-		return nil, err
+		return nil, false, err
 	}
 	tree, olderErr := pgquery.Parse(older)
 	if olderErr != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return tree, nil
+	return tree, true, nil
 }
 
 // inOlderGrammar takes out what only PostgreSQL 18 reads: generated columns that are VIRTUAL, or do not say, become

@@ -14,8 +14,12 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
-// placeholder stands for the table while the user's text is parsed.
-const placeholder = "ALTER TABLE pgshadow_table "
+// What stands for the table, and for an index, while text is parsed and written.
+const (
+	placeholderTable = "pgshadow_table"
+	placeholderIndex = "pgshadow_index"
+	placeholder      = "ALTER TABLE " + placeholderTable + " "
+)
 
 // Change is what the user asked for, parsed. It is plain data, so that it can be
 // parsed in another process and kept in a checkpoint.
@@ -31,6 +35,14 @@ type Change struct {
 	Renames []int `json:"renames,omitempty"`
 	// Schemas are those that names in the texts are qualified with, without repeats.
 	Schemas []string `json:"schemas,omitempty"`
+	// Reshapes tells that it adds, drops, renames or retypes columns.
+	Reshapes bool `json:"reshapes,omitempty"`
+	// References are the foreign keys that it adds.
+	References []Reference `json:"references,omitempty"`
+	// InPlace says of each alter what PostgreSQL's own ALTER TABLE takes.
+	InPlace []InPlace `json:"in_place"`
+	// NoShadow is why a shadow is the wrong means for the change; nil: it is not.
+	NoShadow *Refusal `json:"no_shadow,omitempty"`
 }
 
 // Expression is a piece of SQL over the original's row, which it calls o.
@@ -39,6 +51,7 @@ type Expression struct {
 	Columns   []string `json:"columns"`             // of the original, without repeats
 	Functions []string `json:"functions,omitempty"` // names called
 	PlainCast bool     `json:"plain_cast,omitempty"`
+	AtUTC     bool     `json:"at_utc,omitempty"` // it is the column AT TIME ZONE 'UTC'
 }
 
 // SyntaxError is PostgreSQL's own complaint about the text of an --alter.
@@ -58,8 +71,8 @@ func (e *SyntaxError) Error() string {
 // parsing keeps calls from running side by side: each would load a parser of its own.
 var parsing sync.Mutex
 
-// Parse checks that every text is actions of ALTER TABLE and nothing else, and
-// takes out the USING expressions. table is the name that the expressions may
+// Parse checks that every text is actions of ALTER TABLE and nothing else, takes
+// out the USING expressions, and notes what a shadow cannot take. table is the name that the expressions may
 // qualify their columns with. It uses PostgreSQL's own parser, whose first use
 // in a process costs one to two seconds and some 250 MB for that time.
 func Parse(table string, alters []string, set map[string]string) (*Change, error) {
@@ -72,6 +85,9 @@ func Parse(table string, alters []string, set map[string]string) (*Change, error
 		if err := p.alter(i, text); err != nil {
 			return nil, err
 		}
+	}
+	if p.moves != "" && len(alters) > 1 {
+		return nil, &Refusal{Check: "alter", Reason: fmt.Sprintf("after %q the table has another name than the one that the other --alters are for", p.moves), Remedy: "give it in a run of its own"}
 	}
 	for column, text := range set {
 		if err := p.set(column, text); err != nil {
@@ -92,6 +108,7 @@ type changeParser struct {
 	table  string
 	names  map[string]origin // only names that an alter touched
 	change *Change
+	moves  string // the text that gives the table another name or schema
 }
 
 func (p *changeParser) lookup(name string) origin {
@@ -102,7 +119,7 @@ func (p *changeParser) lookup(name string) origin {
 }
 
 func (p *changeParser) alter(index int, text string) error {
-	tree, err := parse(placeholder + text)
+	tree, newer, err := parse(placeholder + text)
 	if err != nil {
 		return syntaxError(err, text, len(placeholder))
 	}
@@ -116,14 +133,30 @@ func (p *changeParser) alter(index int, text string) error {
 		if err := onlyPlaceholder(statement.AlterTableStmt.Relation, text); err != nil {
 			return err
 		}
-		return p.actions(index, text, statement.AlterTableStmt.Cmds)
+		return p.actions(index, text, newer, statement.AlterTableStmt)
 	case *nodes.Node_RenameStmt:
 		if err := onlyPlaceholder(statement.RenameStmt.Relation, text); err != nil {
 			return err
 		}
+		p.change.InPlace = append(p.change.InPlace, InPlace{Lock: AccessExclusive, Trial: text})
 		return p.rename(index, text, statement.RenameStmt)
+	case *nodes.Node_AlterObjectSchemaStmt:
+		if err := onlyPlaceholder(statement.AlterObjectSchemaStmt.Relation, text); err != nil {
+			return err
+		}
+		p.change.InPlace = append(p.change.InPlace, InPlace{Lock: AccessExclusive})
+		p.moves = text
+		p.noShadow(refuseAction("it moves the table to another schema, which PostgreSQL does at once")(text))
+		return nil
 	default:
-		return refuseAction("it does not change the table in place")(text)
+		return refuseAction("it is no ALTER TABLE on one table")(text)
+	}
+}
+
+// noShadow notes the first reason why a shadow is the wrong means.
+func (p *changeParser) noShadow(refusal *Refusal) {
+	if p.change.NoShadow == nil {
+		p.change.NoShadow = refusal
 	}
 }
 
@@ -152,26 +185,29 @@ func (p *changeParser) schemas(tree protoreflect.Message) {
 	})
 }
 
-func (p *changeParser) actions(index int, text string, commands []*nodes.Node) error {
+func (p *changeParser) actions(index int, text string, newer bool, statement *nodes.AlterTableStmt) error {
 	before := make(map[string]origin, len(p.names))
 	for name, o := range p.names {
 		before[name] = o
 	}
-	for _, node := range commands {
+	for _, node := range statement.Cmds {
 		command := node.GetAlterTableCmd()
-		if err := checkAction(command, text); err != nil {
-			return err
+		if refusal := checkAction(command, text); refusal != nil {
+			p.noShadow(refusal)
 		}
 		if err := p.track(index, command, before, text); err != nil {
 			return err
 		}
 	}
-	return nil
+	p.change.References = append(p.change.References, references(statement)...)
+	inPlace, err := newInPlace(statement, newer, text)
+	p.change.InPlace = append(p.change.InPlace, inPlace)
+	return err
 }
 
 // onlyPlaceholder refuses text that completes the table's name to another one.
 func onlyPlaceholder(relation *nodes.RangeVar, text string) error {
-	if relation.GetSchemaname() == "" && "ALTER TABLE "+relation.GetRelname()+" " == placeholder {
+	if relation.GetSchemaname() == "" && relation.GetRelname() == placeholderTable {
 		return nil
 	}
 	return &Refusal{Check: "alter", Reason: fmt.Sprintf("the text names another table: %q", text),
@@ -181,6 +217,11 @@ func onlyPlaceholder(relation *nodes.RangeVar, text string) error {
 // track follows what one action does to the column names. USING is evaluated
 // over the row as it was before the whole statement, so names come from before.
 func (p *changeParser) track(index int, command *nodes.AlterTableCmd, before map[string]origin, text string) error {
+	switch command.Subtype {
+	case nodes.AlterTableType_AT_AddColumn, nodes.AlterTableType_AT_DropColumn, nodes.AlterTableType_AT_AlterColumnType:
+		p.change.Reshapes = true
+	default:
+	}
 	switch command.Subtype {
 	case nodes.AlterTableType_AT_AddColumn:
 		p.names[command.Def.GetColumnDef().GetColname()] = origin{}
@@ -199,13 +240,15 @@ func (p *changeParser) retype(index int, command *nodes.AlterTableCmd, before ma
 		return &Refusal{Check: "alter", Reason: fmt.Sprintf("column %q changes its type twice", command.Name),
 			Remedy: "say the last type, and one USING expression over the original's columns"}
 	}
-	using := command.Def.GetColumnDef().GetRawDefault()
+	definition := command.Def.GetColumnDef()
+	using := definition.GetRawDefault()
 	if using != nil && current.name != "" {
 		expression, err := p.expression(using, before, index, text)
 		if err != nil {
 			return err
 		}
-		expression.PlainCast = isPlainCast(using, command.Name)
+		expression.PlainCast = isPlainCast(using, command.Name, definition.GetTypeName())
+		expression.AtUTC = isAtUTC(using, command.Name, definition.GetTypeName())
 		p.change.Using[current.name] = expression
 	}
 	current.retyped = index + 1
@@ -216,20 +259,22 @@ func (p *changeParser) retype(index int, command *nodes.AlterTableCmd, before ma
 func (p *changeParser) rename(index int, text string, statement *nodes.RenameStmt) error {
 	switch statement.RenameType {
 	case nodes.ObjectType_OBJECT_COLUMN:
-		p.change.Renames = append(p.change.Renames, index)
+		p.change.Renames, p.change.Reshapes = append(p.change.Renames, index), true
 		p.names[statement.Newname] = p.lookup(statement.Subname)
 		p.names[statement.Subname] = origin{gone: true}
 		return nil
 	case nodes.ObjectType_OBJECT_TABCONSTRAINT:
 		return nil
 	default:
-		return refuseAction("it renames the table itself, which PostgreSQL does at once")(text)
+		p.moves = text
+		p.noShadow(refuseAction("it renames the table itself, which PostgreSQL does at once")(text))
+		return nil
 	}
 }
 
 func (p *changeParser) set(column, text string) error {
 	const head = "SELECT "
-	tree, err := parse(head + text)
+	tree, _, err := parse(head + text)
 	if err != nil {
 		return syntaxError(err, text, len(head))
 	}

@@ -31,6 +31,11 @@ type Plan struct {
 	Swap       []Statement  `json:"swap"`   // under the locks
 	// Completions are for after the swap.
 	Completions []Completion `json:"completions"`
+	// Losses are the columns whose values may not come back as they were.
+	Losses []Loss `json:"losses,omitempty"`
+	// Recipe is set where PostgreSQL itself is led through the change: then there is no
+	// shadow, and of the rest only what says whose table it is.
+	Recipe *Recipe `json:"recipe,omitempty"`
 }
 
 // Column is one column of the shadow that takes a value from the original.
@@ -79,7 +84,8 @@ type Inputs struct {
 	// publications speak of the original's columns.
 	Attached schema.Attached
 	// Membership is of a leaf partition.
-	Membership Membership
+	Membership  Membership
+	Conversions Conversions
 }
 
 // NewPlan maps the original's columns to the shadow's and lists every statement
@@ -94,6 +100,7 @@ func NewPlan(in Inputs) (*Plan, error) {
 	if err := plan.mapColumns(in.Change, m); err != nil {
 		return nil, err
 	}
+	plan.Losses = losses(in.Change, m, in.Conversions)
 	if err := plan.mapKey(in.Change, m, index); err != nil {
 		return nil, err
 	}

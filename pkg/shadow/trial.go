@@ -3,6 +3,7 @@ package shadow
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/pgshadow/pgshadow/pkg/pg"
 	"github.com/pgshadow/pgshadow/pkg/schema"
@@ -67,6 +68,14 @@ func (t *Trial) schema(name string) string {
 
 func (t *Trial) ends() []schema.Relation {
 	return ends(t.original.OID, append(slices.Clone(t.original.Attached.References), t.original.Attached.ReferencedBy...))
+}
+
+// Real is a text of the server's with the names of the real objects in it.
+func (t *Trial) Real(text string) string {
+	for i, name := range slices.Backward(t.schemas) {
+		text = strings.ReplaceAll(text, fmt.Sprintf("%s_trial%d", t.names.ShadowSchema(), i+1), name)
+	}
+	return strings.ReplaceAll(text, t.names.ShadowSchema(), t.original.Schema)
 }
 
 // Open lists the statements that set the scene, with the foreign keys, which stay

@@ -144,7 +144,7 @@ func TestForeignKeyThatTheChangeBreaks(t *testing.T) {
 	t.Parallel()
 	db := pgtest.New(t)
 	db.Exec(t, referenced)
-	report := mustRun(t, migration.Config{DSN: login(t, db), Table: "t", Alters: []string{"ALTER COLUMN code TYPE text USING upper(code)"}, MatViews: migration.RecreateMatViews})
+	report := mustRun(t, migration.Config{DSN: login(t, db), Table: "t", Alters: []string{"ALTER COLUMN code TYPE text USING upper(code)"}, AllowLossy: true, MatViews: migration.RecreateMatViews})
 	if got := completed(t, db); got != "f t" {
 		t.Errorf("foreign key validated, view populated: %s", got)
 	}

@@ -75,6 +75,7 @@ func TestHotRowsThatAreReplayedTooSlowly(t *testing.T) {
 		}
 	})
 	config.Alters = []string{"ALTER COLUMN n TYPE bigint USING slow(n)"}
+	config.AllowLossy = true
 	config.Cutover.Attempts = 5
 	report, err := migration.Run(t.Context(), config)
 	if err == nil || report.Outcome != migration.Stopped || report.ExitCode != 5 || report.Cutover.Attempts != 5 || len(reasons) != 4 {

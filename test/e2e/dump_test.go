@@ -144,7 +144,7 @@ func (c dumpCase) create(t *testing.T, db *pgtest.DB) (setup string) {
 // config is the change of the table that create has made.
 func (c dumpCase) config(t *testing.T, db *pgtest.DB) migration.Config {
 	t.Helper()
-	config := migration.Config{Table: c.table}
+	config := migration.Config{Table: c.table, AllowLossy: true}
 	if c.bypass {
 		config.DSN = loginAs(t, db, asMember)
 		db.Exec(t, "ALTER ROLE "+db.Name+"_login BYPASSRLS")

@@ -140,7 +140,7 @@ func (c change) database(t *testing.T) *pgtest.DB {
 }
 
 func (c change) migration(dsn string) migration.Config {
-	config := migration.Config{DSN: dsn, Table: c.spec.Table, Alters: c.alters, Set: c.set}
+	config := migration.Config{DSN: dsn, Table: c.spec.Table, Alters: c.alters, Set: c.set, AllowLossy: true}
 	config.Copy.ChunkTime = 20 * time.Millisecond // many chunks of few rows
 	if c.config != nil {
 		c.config(&config)

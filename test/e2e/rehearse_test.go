@@ -155,7 +155,7 @@ func TestRehearsalNamesTheRowsThatFail(t *testing.T) {
 			t.Parallel()
 			db := pgtest.New(t)
 			db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, v text, n int); INSERT INTO t SELECT i, i::text, i FROM generate_series(1, 5000) i; "+c.setup)
-			config := migration.Config{DSN: login(t, db), Table: "t", Alters: []string{c.alter}, Rehearsal: &migration.Rehearsal{}}
+			config := migration.Config{DSN: login(t, db), Table: "t", Alters: []string{c.alter}, AllowLossy: true, Rehearsal: &migration.Rehearsal{}}
 			config.Copy.Workers = 1 // which rows are found first follows from that
 			before := withRows(t, db)
 			report, err := migration.Run(t.Context(), config)
@@ -322,4 +322,29 @@ func TestRehearsalOnAStandby(t *testing.T) {
 	if !isOriginal(t, standby) {
 		t.Error("the table was changed")
 	}
+}
+
+// TestRehearsalOfANativeChange: it is made without a copy, and taken back.
+func TestRehearsalOfANativeChange(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, nativeSchema+"; ANALYZE t")
+	config := migration.Config{DSN: login(t, db), Table: "t", Native: migration.NativeAuto, Rehearsal: &migration.Rehearsal{ScaleTo: migration.Scale{Rows: 2_000_000}}}
+	before := pgtest.Dump(t, db)
+	for _, alter := range []string{"ADD COLUMN z int", "ADD CHECK (n > 0), ADD UNIQUE (b)"} {
+		config.Alters = []string{alter}
+		report, err := migration.Run(t.Context(), config)
+		if err != nil || report.Method != "native" || report.Outcome != migration.Done || report.Cutover.LockHoldMS <= 0 || report.Rehearsal == nil || report.Rehearsal.Scaled == nil || report.Rehearsal.Scaled.Factor != 1000 {
+			t.Fatalf("%s: %v, report %+v", alter, err, report)
+		}
+		if after := pgtest.Dump(t, db); after != before {
+			t.Errorf("%s: something was changed:\n%s", alter, lineDiff(before, after))
+		}
+		requireNothingLeft(t, db)
+	}
+	config.Alters = []string{"ADD UNIQUE (n)"}
+	if report, err := migration.Run(t.Context(), config); err == nil || report.Outcome != migration.Aborted || report.Rehearsal.FailingRowsTotal == 0 {
+		t.Errorf("%v, report %+v", err, report)
+	}
+	requireNothingLeft(t, db)
 }

@@ -27,6 +27,7 @@ type task struct {
 	Verify       verify.Mode
 	Holds        []string // the events to stop at
 	Change       *shadow.Change
+	Native       bool
 }
 
 // reconnectFor is how long a process tries to take its run up again; what is taken away from it comes back much sooner.
@@ -34,11 +35,14 @@ const reconnectFor = time.Minute
 
 // config is the run, of a child or of this process.
 func (t task) config() migration.Config {
-	config := migration.Config{DSN: t.DSN, Table: table, Alters: alters,
+	config := migration.Config{DSN: t.DSN, Table: table, Alters: t.Change.Alters,
 		// Parsing takes seconds of CPU in every process: one has done it for all.
 		Parse: func(context.Context, string, []string, map[string]string) (*shadow.Change, error) {
 			return t.Change, nil
 		}}
+	if t.Native {
+		config.Native = migration.NativeOnly
+	}
 	config.Verify, config.ReconnectFor = t.Verify, reconnectFor
 	config.Copy.ChunkTime = 20 * time.Millisecond
 	config.Throttle.File, config.Throttle.Interval = t.ThrottleFile, 50*time.Millisecond

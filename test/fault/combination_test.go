@@ -39,7 +39,13 @@ const (
 // alters cannot be done twice: a run that is done must never be taken for one that is not.
 var alters = []string{"ALTER COLUMN id TYPE bigint, ADD COLUMN added integer NOT NULL DEFAULT 7"}
 
-var parsed = sync.OnceValues(func() (*shadow.Change, error) { return shadow.Parse(table, alters, nil) })
+// nativeAlters cannot be done twice either. What is made first, and what last, is there at different times.
+var nativeAlters = []string{"ADD COLUMN added integer NOT NULL DEFAULT 7 CHECK (added > 0), ADD CONSTRAINT orders_added UNIQUE (id, added)"}
+
+var (
+	parsed       = sync.OnceValues(func() (*shadow.Change, error) { return shadow.Parse(table, alters, nil) })
+	parsedNative = sync.OnceValues(func() (*shadow.Change, error) { return shadow.Parse(table, nativeAlters, nil) })
+)
 
 // combination is one run that is broken at one point in one way.
 type combination struct {
@@ -77,9 +83,13 @@ func newCombination(t *testing.T, p pair, server *pgserver.Server) *combination 
 	_, err := c.conn.Exec(ctx, "CREATE TABLE elsewhere (x integer)")
 	c.must(err)
 	c.oid = c.tableOID()
-	change, err := parsed()
+	parse := parsed
+	if p.point.native {
+		parse = parsedNative
+	}
+	change, err := parse()
 	c.must(err)
-	c.task = task{DSN: c.db.DSN, Change: change, Verify: p.verify, ThrottleFile: filepath.Join(t.TempDir(), "throttle")}
+	c.task = task{DSN: c.db.DSN, Change: change, Native: p.point.native, Verify: p.verify, ThrottleFile: filepath.Join(t.TempDir(), "throttle")}
 	c.w, err = workload.Start(ctx, c.db.DSN, c.spec, workload.Options{Writers: 2, Rate: cmp.Or(p.rate, rate), Reconnect: true})
 	c.must(err)
 	t.Cleanup(func() { // if it was not asked before

@@ -22,15 +22,14 @@ func (c *combination) tableOID() (oid uint32) {
 // swapped tells whether the changed table is in place; it is all there, or nothing of it (INV-7).
 func (c *combination) swapped() bool {
 	c.t.Helper()
-	var place, recorded string
+	if c.point.native {
+		return c.changedNatively()
+	}
+	var place string
 	c.must(c.conn.QueryRow(c.ctx, `SELECT CASE WHEN $2::regclass = $1 THEN 'original ' ELSE 'changed ' END ||
 		string_agg(attname || ' ' || atttypid::regtype, ', ' ORDER BY attname) FROM pg_attribute
 		WHERE attrelid = $2::regclass AND attname IN ('id', 'added')`, c.oid, table).Scan(&place))
-	c.must(c.conn.QueryRow(c.ctx, "SELECT coalesce(to_regclass('pgshadow.run')::text, '')").Scan(&recorded))
-	done := 0
-	if recorded != "" {
-		c.must(c.conn.QueryRow(c.ctx, "SELECT count(*) FROM pgshadow.run WHERE outcome = 'done'").Scan(&done))
-	}
+	done := c.recordedDone()
 	switch {
 	case place == "changed added integer, id bigint" && done == 1:
 		return true
@@ -39,6 +38,29 @@ func (c *combination) swapped() bool {
 	}
 	c.t.Fatalf("%s: the table in place is %s, and %d runs are recorded as done", c.pair, place, done)
 	return false
+}
+
+// changedNatively tells whether all of a change without a copy is there. A part may be, while the run is open.
+func (c *combination) changedNatively() bool {
+	c.t.Helper()
+	var made string
+	c.must(c.conn.QueryRow(c.ctx, `SELECT coalesce(string_agg(format('%s %s', contype, convalidated), ', ' ORDER BY contype), '') FROM pg_constraint
+		WHERE conrelid = $1::regclass AND conname IN ('orders_added', 'orders_added_check')`, table).Scan(&made))
+	whole := made == "c t, u t"
+	if done := c.recordedDone(); whole != (done == 1) || c.tableOID() != c.oid {
+		c.t.Fatalf("%s: the constraints are %q, and %d runs are recorded as done", c.pair, made, done)
+	}
+	return whole
+}
+
+func (c *combination) recordedDone() (done int) {
+	c.t.Helper()
+	var recorded string
+	c.must(c.conn.QueryRow(c.ctx, "SELECT coalesce(to_regclass('pgshadow.run')::text, '')").Scan(&recorded))
+	if recorded != "" {
+		c.must(c.conn.QueryRow(c.ctx, "SELECT count(*) FROM pgshadow.run WHERE outcome = 'done'").Scan(&done))
+	}
+	return done
 }
 
 // judge holds what the process said of its end against what is.
@@ -93,6 +115,7 @@ func (c *combination) left() (artifacts string) {
 	c.t.Helper()
 	c.must(c.conn.QueryRow(c.ctx, `SELECT coalesce(string_agg(x, ', '), '') FROM (
 		SELECT nspname::text FROM pg_namespace WHERE nspname LIKE 'pgshadow\_%'
+		UNION ALL SELECT relname::text FROM pg_class WHERE relname LIKE 'pgshadow\_%'
 		UNION ALL SELECT pubname::text FROM pg_publication
 		UNION ALL SELECT slot_name::text FROM pg_replication_slots WHERE database = current_database()) AS s(x)`).Scan(&artifacts))
 	return artifacts
@@ -144,7 +167,9 @@ func (c *combination) conclude(before string) {
 
 func (c *combination) onlyRetired() {
 	c.t.Helper()
-	if left := c.left(); !strings.HasSuffix(left, "_retired") || strings.Contains(left, ", ") {
+	if left := c.left(); c.point.native && left != "" {
+		c.t.Errorf("%s: left are %q", c.pair, left)
+	} else if !c.point.native && (!strings.HasSuffix(left, "_retired") || strings.Contains(left, ", ")) {
 		c.t.Errorf("%s: left are %q, want the retired table's schema alone", c.pair, left)
 	}
 }

@@ -19,6 +19,7 @@ type point struct {
 	// worker is the session that does the work there, as the end of its
 	// application_name in a LIKE pattern; empty: only the control session.
 	worker string
+	native bool // of a change without a copy
 }
 
 // has says what exists at a point.
@@ -30,7 +31,7 @@ const (
 	slot                    // there is a slot
 	stream                  // and a walsender that uses it
 	copied                  // and rows in the shadow: a slot that is lost must be healed
-	swapped                 // the swap is committed
+	swapped                 // the swap, or the last step, is committed
 )
 
 // flowing is what there is while the phases from copy to cutover run.
@@ -68,6 +69,12 @@ func points() []point {
 		{name: "phase_finished:cutover#1", has: flowing | swapped, worker: "checkpoint"},
 		{name: "phase_started:clean_up#1", has: record | slot | swapped},
 		{name: "phase_finished:clean_up#1", has: record | swapped},
+		{name: "phase_started:native#1", native: true},
+		{name: "step_started#1", native: true, has: record}, // a column, with its check
+		{name: "step_started#3", native: true, has: record}, // its validation
+		{name: "step_started#4", native: true, has: record}, // CREATE INDEX CONCURRENTLY
+		{name: "step_started#5", native: true, has: record}, // the constraint
+		{name: "phase_finished:native#1", native: true, has: record | swapped},
 		{name: "noted#1", stage: loseSlot, has: record},                    // the slot is gone
 		{name: "noted#2", stage: loseSlot, has: flowing, worker: "replay"}, // the comparison has found what it missed
 	}

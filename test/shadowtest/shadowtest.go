@@ -45,10 +45,7 @@ func (p *Pair) build(ctx context.Context, tx pgx.Tx, table string, change shadow
 		return err
 	}
 	names := shadow.Names{RunID: "test", Table: table}
-	confined, err := shadow.Confine(p.Original, names, p.Original.Owner)
-	if err != nil {
-		return err
-	}
+	confined := shadow.Confine(p.Original, names, p.Original.Owner)
 	if err = exec(ctx, tx, append(confined, shadow.Create(p.Original, names)...)); err != nil {
 		return err
 	}
