@@ -3,7 +3,7 @@
 // of each test that failed, and exits with 1 if any did.
 //
 // How far it is goes to standard error. It runs at the top of the repository, with the flags -parallel (tests side by
-// side, as of go test) and -versions.
+// side, as of go test), -versions, and -after-test, which leaves out the version that make test has run all tests on.
 package main
 
 import (
@@ -35,9 +35,18 @@ const perVersion = "./test/versions"
 func main() {
 	parallel := flag.Int("parallel", 8, "tests side by side")
 	versions := flag.String("versions", strings.Trim(fmt.Sprint(pgserver.Versions), "[]"), "major versions, separated by spaces")
+	afterTest := flag.Bool("after-test", false, "leave out the version that make test runs on, because it has just done so")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	failed, err := run(ctx, *parallel, strings.Fields(*versions))
+	majors := strings.Fields(*versions)
+	var err error
+	if *afterTest {
+		majors, err = withoutTested(ctx, majors)
+	}
+	failed := false
+	if err == nil {
+		failed, err = run(ctx, *parallel, majors)
+	}
 	stop()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "matrix:", err)
@@ -45,6 +54,21 @@ func main() {
 	if failed || err != nil {
 		os.Exit(1)
 	}
+}
+
+// withoutTested takes out the version of the server programs that tests find by themselves.
+func withoutTested(ctx context.Context, majors []string) ([]string, error) {
+	binDir, err := pgserver.Find()
+	if err != nil {
+		return nil, err
+	}
+	version, err := exactVersion(ctx, binDir)
+	if err != nil {
+		return nil, err
+	}
+	tested, _, _ := strings.Cut(version, ".")
+	fmt.Printf("PostgreSQL %s: left out, make test has run on it\n", version)
+	return slices.DeleteFunc(majors, func(major string) bool { return major == tested }), nil
 }
 
 func run(ctx context.Context, parallel int, majors []string) (failed bool, err error) {
