@@ -95,6 +95,9 @@ func (m *Migration) flow(ctx context.Context) error {
 	if err := m.lockTable(ctx); err != nil {
 		return err
 	}
+	if done, err := m.endedElsewhere(ctx); done || err != nil { // until the lock was had
+		return err
+	}
 	if err := m.enter(ctx, Preflight, m.preflight); err != nil {
 		return err
 	}

@@ -3,9 +3,11 @@ package e2e
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/pgshadow/pgshadow/pkg/migration"
 	"github.com/pgshadow/pgshadow/test/pgtest"
+	"github.com/pgshadow/pgshadow/test/proxy"
 )
 
 const endSessions = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'pgshadow%'"
@@ -40,9 +42,37 @@ func TestTakenUpByAnotherProcess(t *testing.T) {
 	t.Parallel()
 	db := createT(t)
 	first := disconnected(t, db)
+	takeUp(t, db)
+	requireTaken(t, first)
+}
+
+// TestTakenUpJustBeforeTheLock: the same, while the first one is connected again and about
+// to ask for the table's lock.
+func TestTakenUpJustBeforeTheLock(t *testing.T) {
+	t.Parallel()
+	db := createT(t)
 	config := manual(t, db)
-	config.Observer = migration.ObserverFunc(func(migration.Event) {})
-	second := launch(t, config)
+	p, dsn := proxy.New(t, config.DSN, proxy.Held)
+	config.DSN = dsn
+	first := launch(t, config)
+	first.await(t, "wait for the operator", waitingFor(theOperator))
+	p.ArmAt("pg_try_advisory_lock")
+	db.Exec(t, endSessions)
+	first.await(t, "wait for the server", waitingFor("the server"))
+	select {
+	case <-p.Holding():
+	case <-time.After(limit):
+		t.Fatal("it does not ask for the lock")
+	}
+	takeUp(t, db)
+	p.Release()
+	requireTaken(t, first)
+}
+
+// takeUp takes the run up in a second process, and stops that.
+func takeUp(t *testing.T, db *pgtest.DB) {
+	t.Helper()
+	second := launch(t, manual(t, db))
 	second.await(t, "phase copy", phaseStart(migration.Copy))
 	// The record names this process for both; make it another one's.
 	db.Exec(t, "UPDATE pgshadow.run SET pid = pid + 1, host = 'elsewhere'")
@@ -50,6 +80,10 @@ func TestTakenUpByAnotherProcess(t *testing.T) {
 	if report, _ := second.end(t); report.Outcome != migration.Stopped {
 		t.Fatalf("the second is %s", report.Outcome)
 	}
+}
+
+func requireTaken(t *testing.T, first *background) {
+	t.Helper()
 	report, err := first.end(t)
 	if report.Outcome != migration.Stopped || !strings.Contains(err.Error(), "on host elsewhere has taken run") || !strings.Contains(report.Error.State, "pgshadow status") {
 		t.Errorf("the first process says %s: %v", report.Outcome, err)

@@ -1,5 +1,5 @@
 // Package proxy is a TCP proxy to a PostgreSQL server that loses its clients' connections: one of them around its COMMIT,
-// or all of them at once.
+// or all of them at once. It can also hold one up.
 package proxy
 
 import (
@@ -24,6 +24,7 @@ const (
 	Unheard            // as Before, but the server does not see it end, as when the network is parted
 	In                 // the server commits, and the client does not hear of it
 	After              // the client hears of it, and nothing more
+	Held               // nothing is lost: the server hears of it once Release is called
 )
 
 // Proxy forwards connections to a server.
@@ -31,6 +32,9 @@ type Proxy struct {
 	cut      Cut
 	server   string
 	listener net.Listener
+	held     chan struct{}
+	released chan struct{}
+	release  func()
 
 	mu       sync.Mutex
 	armed    bool   // the next that says text is the one
@@ -54,7 +58,8 @@ func New(t testing.TB, dsn string, cut Cut) (*Proxy, string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p := &Proxy{cut: cut, server: target.Host, listener: listener, text: commit}
+	p := &Proxy{cut: cut, server: target.Host, listener: listener, text: commit, held: make(chan struct{}), released: make(chan struct{})}
+	p.release = sync.OnceFunc(func() { close(p.released) })
 	t.Cleanup(p.stop)
 	go p.accept()
 	target.Host = listener.Addr().String()
@@ -82,6 +87,12 @@ func (p *Proxy) ArmSwap(away bool) {
 	defer p.mu.Unlock()
 	p.armed, p.swapOnly, p.away = true, true, away
 }
+
+// Holding is closed when a statement is held.
+func (p *Proxy) Holding() <-chan struct{} { return p.held }
+
+// Release lets it go on.
+func (p *Proxy) Release() { p.release() }
 
 // Done tells whether the connection has been cut for which the proxy was armed.
 func (p *Proxy) Done() bool {
@@ -113,6 +124,7 @@ func (p *Proxy) CutAll() {
 }
 
 func (p *Proxy) stop() {
+	p.Release()
 	_ = p.listener.Close() // there is nobody left to tell
 	p.CutAll()
 }
@@ -204,6 +216,9 @@ func (l *link) forward() {
 				return
 			case In, After:
 				l.setCommitting()
+			case Held:
+				close(l.proxy.held)
+				<-l.proxy.released
 			}
 		}
 		if _, err := l.server.Write(buffer[:n]); err != nil {
