@@ -3,7 +3,8 @@
 // of each test that failed, and exits with 1 if any did.
 //
 // How far it is goes to standard error. It runs at the top of the repository, with the flags -parallel (tests side by
-// side, as of go test), -versions, and -after-test, which leaves out the version that make test has run all tests on.
+// side, as of go test), -versions, and -brief, which is for a machine that has just run make test: it leaves out the
+// version that was on, and the versions between the oldest and the newest share the end-to-end tests among them.
 package main
 
 import (
@@ -35,17 +36,17 @@ const perVersion = "./test/versions"
 func main() {
 	parallel := flag.Int("parallel", 8, "tests side by side")
 	versions := flag.String("versions", strings.Trim(fmt.Sprint(pgserver.Versions), "[]"), "major versions, separated by spaces")
-	afterTest := flag.Bool("after-test", false, "leave out the version that make test runs on, because it has just done so")
+	brief := flag.Bool("brief", false, "after make test: leave out the version that it ran on, and share the end-to-end tests among those between the oldest and the newest")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	majors := strings.Fields(*versions)
 	var err error
-	if *afterTest {
+	if *brief {
 		majors, err = withoutTested(ctx, majors)
 	}
 	failed := false
 	if err == nil {
-		failed, err = run(ctx, *parallel, majors)
+		failed, err = run(ctx, *parallel, majors, *brief)
 	}
 	stop()
 	if err != nil {
@@ -71,7 +72,7 @@ func withoutTested(ctx context.Context, majors []string) ([]string, error) {
 	return slices.DeleteFunc(majors, func(major string) bool { return major == tested }), nil
 }
 
-func run(ctx context.Context, parallel int, majors []string) (failed bool, err error) {
+func run(ctx context.Context, parallel int, majors []string, shared bool) (failed bool, err error) {
 	dir, err := os.MkdirTemp("", "pgshadow-matrix-")
 	if err != nil {
 		return false, fmt.Errorf("making a folder for the test programs: %w", err)
@@ -81,12 +82,16 @@ func run(ctx context.Context, parallel int, majors []string) (failed bool, err e
 	if err != nil {
 		return false, err
 	}
-	for _, text := range majors {
+	for i, text := range majors {
 		major, err := strconv.Atoi(text)
 		if err != nil {
 			return failed, fmt.Errorf("reading the versions: %w", err)
 		}
-		ok, err := runVersion(ctx, major, parallel, programs)
+		endToEnd := whole
+		if shared && i > 0 && i < len(majors)-1 {
+			endToEnd = share{at: i - 1, of: len(majors) - 2}
+		}
+		ok, err := runVersion(ctx, major, parallel, programs, endToEnd)
 		if err != nil {
 			return failed, err
 		}
@@ -97,7 +102,7 @@ func run(ctx context.Context, parallel int, majors []string) (failed bool, err e
 
 // runVersion runs every program on one version and prints its line. The first, which takes as long as all others, has a
 // lane of its own.
-func runVersion(ctx context.Context, major, parallel int, programs []program) (ok bool, err error) {
+func runVersion(ctx context.Context, major, parallel int, programs []program, endToEnd share) (ok bool, err error) {
 	binDir, err := pgserver.FindVersion(major)
 	if err != nil {
 		return false, err
@@ -108,8 +113,15 @@ func runVersion(ctx context.Context, major, parallel int, programs []program) (o
 	lane := func(ctx context.Context, programs []program) error {
 		for _, p := range programs {
 			args := []string{"-test.v=test2json", "-test.timeout=20m", "-test.parallel=" + strconv.Itoa(parallel)}
-			if p.pkg == perVersion {
+			switch p.pkg {
+			case perVersion:
 				args = append(args, fmt.Sprintf("-test.run=/^PostgreSQL_%d$", major))
+			case everywhere[0]:
+				names, err := p.list(ctx)
+				if err != nil {
+					return err
+				}
+				args = append(args, "-test.run=^("+strings.Join(endToEnd.take(names), "|")+")$")
 			}
 			got, err := p.run(ctx, binDir, args)
 			if err != nil {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -33,5 +34,17 @@ func TestCount(t *testing.T) {
 	}
 	if _, err := count(strings.NewReader("{"), nil); err == nil {
 		t.Error("half a line is no error")
+	}
+}
+
+func TestShares(t *testing.T) {
+	t.Parallel()
+	all := []string{"TestA", "TestVerdicts", "TestB", "TestC", "TestD"}
+	if got := whole.take(all); !slices.Equal(got, all) {
+		t.Errorf("the whole is %v", got)
+	}
+	first, second := share{at: 0, of: 2}.take(all), share{at: 1, of: 2}.take(all)
+	if !slices.Equal(first, []string{"TestA", "TestVerdicts", "TestB", "TestD"}) || !slices.Equal(second, []string{"TestVerdicts", "TestC"}) {
+		t.Errorf("the shares are %v and %v", first, second)
 	}
 }
