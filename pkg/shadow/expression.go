@@ -1,11 +1,10 @@
 package shadow
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
-
-	pgquery "github.com/wasilibs/go-pgquery"
 
 	nodes "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
@@ -55,9 +54,20 @@ func (p *changeParser) expression(node *nodes.Node, names map[string]origin, ind
 			return Expression{}, unstable(name+"()", text)
 		}
 	}
-	sql, err := deparse(node)
-	result.SQL = sql
+	var err error
+	result.SQL, err = overOriginal(node, text)
 	return result, err
+}
+
+// overOriginal writes an expression of an --alter's text, whose columns are those of the
+// original now.
+func overOriginal(node *nodes.Node, text string) (string, error) {
+	sql, err := deparse(node)
+	if errors.Is(err, errUnlike) {
+		return "", &Refusal{Check: "expression", Reason: fmt.Sprintf("the expression of %q cannot be written over the original's columns: %v", text, err),
+			Remedy: "write it in another way, types without pg_catalog for one"}
+	}
+	return sql, err
 }
 
 func unstable(what, text string) *Refusal {
@@ -136,26 +146,19 @@ func sameType(a, b *nodes.TypeName) bool {
 // bareType takes off a name what does not tell types apart: where it stands, and
 // pg_catalog, which the parser writes for keywords and where the server looks first.
 func bareType(name *nodes.TypeName) *nodes.TypeName {
-	name, _ = proto.Clone(name).(*nodes.TypeName)
+	name = withoutPositions(name)
 	if len(name.Names) == 2 && name.Names[0].GetString_().GetSval() == "pg_catalog" {
 		name.Names = name.Names[1:]
 	}
-	walk(name.ProtoReflect(), func(message proto.Message) {
-		reflected := message.ProtoReflect()
-		if position := reflected.Descriptor().Fields().ByName("location"); position != nil {
-			reflected.Clear(position)
-		}
-	})
 	return name
 }
 
 func deparse(node *nodes.Node) (string, error) {
 	const head = "SELECT "
-	tree := &nodes.ParseResult{Stmts: []*nodes.RawStmt{{Stmt: &nodes.Node{Node: &nodes.Node_SelectStmt{SelectStmt: &nodes.SelectStmt{
+	sql, err := write(&nodes.Node{Node: &nodes.Node_SelectStmt{SelectStmt: &nodes.SelectStmt{
 		TargetList:  []*nodes.Node{{Node: &nodes.Node_ResTarget{ResTarget: &nodes.ResTarget{Val: node}}}},
 		LimitOption: nodes.LimitOption_LIMIT_OPTION_DEFAULT, Op: nodes.SetOperation_SETOP_NONE,
-	}}}}}}
-	sql, err := pgquery.Deparse(tree)
+	}}})
 	if err != nil || !strings.HasPrefix(sql, head) {
 		return "", fmt.Errorf("writing the expression back as SQL: %w", err)
 	}

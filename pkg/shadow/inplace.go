@@ -1,12 +1,11 @@
 package shadow
 
 import (
+	"errors"
 	"fmt"
 	"regexp"
 	"slices"
 	"strings"
-
-	pgquery "github.com/wasilibs/go-pgquery"
 
 	nodes "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
@@ -30,6 +29,8 @@ type InPlace struct {
 	Trial string `json:"trial,omitempty"`
 	// ValidatesKey tells that it adds a foreign key and reads the table for it.
 	ValidatesKey bool `json:"validates_key,omitempty"`
+	// Fills tells that it gives rows values: it retypes a column, or adds one with a value.
+	Fills bool `json:"fills,omitempty"`
 	// Drops tells that it drops columns or constraints, and foreign keys maybe.
 	Drops bool `json:"drops,omitempty"`
 	// Pieces are all of its actions, when each has a way of being made without reading
@@ -43,28 +44,59 @@ var notEnforced = regexp.MustCompile(`(?i)\bnot\s+enforced\b`)
 // no pieces, and the tree does not say what is NOT ENFORCED in it.
 func newInPlace(statement *nodes.AlterTableStmt, newer bool, text string) (in InPlace, err error) {
 	in = InPlace{Lock: ShareUpdateExclusive, Trial: text}
-	var tried []*nodes.Node
-	whole := true
+	own, err := actionTexts(text, len(statement.Cmds))
+	if err != nil {
+		return in, err
+	}
 	for _, node := range statement.Cmds {
 		command := node.GetAlterTableCmd()
 		in.Lock = Stronger(in.Lock, lockOf(command))
 		in.ValidatesKey = in.ValidatesKey || validatesKey(command) && (!newer || !notEnforced.MatchString(text))
+		in.Fills = in.Fills || command.Subtype == nodes.AlterTableType_AT_AlterColumnType || hasValue(command.Def.GetColumnDef())
 		in.Drops = in.Drops || command.Subtype == nodes.AlterTableType_AT_DropColumn || command.Subtype == nodes.AlterTableType_AT_DropConstraint
-		rest, same := withoutOthers(command)
-		whole = whole && same
-		if rest != nil {
-			tried = append(tried, &nodes.Node{Node: &nodes.Node_AlterTableCmd{AlterTableCmd: rest}})
-		}
 	}
-	if !newer {
-		if in.Pieces, err = pieces(statement); err != nil {
+	if !newer && own != nil {
+		if in.Pieces, err = pieces(statement, own); err != nil {
 			return in, err
 		}
 	}
-	if !whole {
-		in.Trial, err = textOf(statement, tried)
-	}
+	in.Trial, err = trialOf(statement, own, text)
 	return in, err
+}
+
+// trialOf is the text of an --alter, of whose actions own are the texts, without what speaks
+// of other tables.
+func trialOf(statement *nodes.AlterTableStmt, own []string, text string) (string, error) {
+	if !slices.ContainsFunc(statement.Cmds, func(node *nodes.Node) bool {
+		_, same := withoutOthers(node.GetAlterTableCmd())
+		return !same
+	}) {
+		return text, nil
+	}
+	var tried []string
+	for i, node := range statement.Cmds {
+		rest, same := withoutOthers(node.GetAlterTableCmd())
+		switch {
+		case rest == nil:
+		case same && own != nil:
+			tried = append(tried, own[i])
+		default:
+			written, err := textOf(statement, rest)
+			if err != nil {
+				return "", refuseUnlike(err, text)
+			}
+			tried = append(tried, written)
+		}
+	}
+	return strings.Join(tried, ", "), nil
+}
+
+// refuseUnlike asks for another form of what cannot be taken apart.
+func refuseUnlike(err error, text string) error {
+	if !errors.Is(err, errUnlike) {
+		return err
+	}
+	return &Refusal{Check: "alter", Reason: fmt.Sprintf("%q cannot be taken apart: %v", text, err), Remedy: "give the foreign key of a new column as ADD FOREIGN KEY, and write types as PostgreSQL itself does"}
 }
 
 // Stronger is the stronger one of two locks; empty is none.
@@ -114,11 +146,23 @@ func lockOf(command *nodes.AlterTableCmd) string {
 // table. That of a new column without a value has nothing to validate.
 func validatesKey(command *nodes.AlterTableCmd) bool {
 	column := command.Def.GetColumnDef()
-	hasValue := column.GetRawDefault() != nil || slices.ContainsFunc(column.GetConstraints(), func(node *nodes.Node) bool {
+	constraint := added(command)
+	return isForeignKey(constraint) && !constraint.SkipValidation || hasValue(column) && slices.ContainsFunc(column.GetConstraints(), isForeignKeyNode)
+}
+
+// hasValue tells of a column's definition that rows get a value from it.
+func hasValue(column *nodes.ColumnDef) bool {
+	return column.GetRawDefault() != nil || slices.ContainsFunc(column.GetConstraints(), func(node *nodes.Node) bool {
 		return slices.Contains([]nodes.ConstrType{nodes.ConstrType_CONSTR_DEFAULT, nodes.ConstrType_CONSTR_IDENTITY, nodes.ConstrType_CONSTR_GENERATED}, node.GetConstraint().GetContype())
 	})
-	constraint := command.Def.GetConstraint()
-	return isForeignKey(constraint) && !constraint.SkipValidation || hasValue && slices.ContainsFunc(column.GetConstraints(), isForeignKeyNode)
+}
+
+// added is the constraint of ADD CONSTRAINT; ALTER CONSTRAINT speaks of one too.
+func added(command *nodes.AlterTableCmd) *nodes.Constraint {
+	if command.GetSubtype() != nodes.AlterTableType_AT_AddConstraint {
+		return nil
+	}
+	return command.GetDef().GetConstraint()
 }
 
 func isForeignKey(constraint *nodes.Constraint) bool {
@@ -131,7 +175,7 @@ func isForeignKeyNode(node *nodes.Node) bool { return isForeignKey(node.GetConst
 // is left.
 func withoutOthers(command *nodes.AlterTableCmd) (rest *nodes.AlterTableCmd, same bool) {
 	switch {
-	case ofOthers[command.Subtype] || isForeignKey(command.Def.GetConstraint()):
+	case ofOthers[command.Subtype] || isForeignKey(added(command)):
 		return nil, false
 	case slices.ContainsFunc(command.Def.GetColumnDef().GetConstraints(), isForeignKeyNode):
 		rest, _ = proto.Clone(command).(*nodes.AlterTableCmd)
@@ -143,16 +187,16 @@ func withoutOthers(command *nodes.AlterTableCmd) (rest *nodes.AlterTableCmd, sam
 	}
 }
 
-// textOf writes some of a statement's actions as the text of an --alter.
-func textOf(statement *nodes.AlterTableStmt, commands []*nodes.Node) (string, error) {
-	if len(commands) == 0 {
-		return "", nil
+// textOf writes an action as the text of an --alter; the error may be errUnlike.
+func textOf(statement *nodes.AlterTableStmt, command *nodes.AlterTableCmd) (string, error) {
+	part := &nodes.AlterTableStmt{Relation: statement.Relation, Cmds: []*nodes.Node{{Node: &nodes.Node_AlterTableCmd{AlterTableCmd: command}}}, Objtype: statement.Objtype}
+	sql, err := write(&nodes.Node{Node: &nodes.Node_AlterTableStmt{AlterTableStmt: part}})
+	if err != nil {
+		return "", err
 	}
-	part := &nodes.AlterTableStmt{Relation: statement.Relation, Cmds: commands, Objtype: statement.Objtype}
-	sql, err := pgquery.Deparse(&nodes.ParseResult{Stmts: []*nodes.RawStmt{{Stmt: &nodes.Node{Node: &nodes.Node_AlterTableStmt{AlterTableStmt: part}}}}})
 	text, is := strings.CutPrefix(sql, placeholder)
-	if err != nil || !is {
-		return "", fmt.Errorf("writing a part of an --alter as SQL (%q): %w", sql, err)
+	if !is {
+		return "", fmt.Errorf("writing a part of an --alter as SQL: %q", sql)
 	}
 	return text, nil
 }

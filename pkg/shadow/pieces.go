@@ -1,11 +1,10 @@
 package shadow
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
-
-	pgquery "github.com/wasilibs/go-pgquery"
 
 	nodes "github.com/pganalyze/pg_query_go/v6"
 	"google.golang.org/protobuf/proto"
@@ -42,11 +41,15 @@ type Piece struct {
 	Deferral   string   `json:"deferral,omitempty"`   // of a key
 }
 
-// pieces takes an --alter apart; nil when it has an action without such a way.
-func pieces(statement *nodes.AlterTableStmt) ([]Piece, error) {
+// pieces takes an --alter apart, of whose actions own are the texts; nil when it has an
+// action without such a way, or one that cannot be written otherwise than it is.
+func pieces(statement *nodes.AlterTableStmt, own []string) ([]Piece, error) {
 	var all []Piece
-	for _, node := range statement.Cmds {
-		some, err := piecesOf(statement, node.GetAlterTableCmd())
+	for i, node := range statement.Cmds {
+		some, err := piecesOf(statement, node.GetAlterTableCmd(), own[i])
+		if errors.Is(err, errUnlike) {
+			return nil, nil
+		}
 		if err != nil || some == nil {
 			return nil, err
 		}
@@ -55,14 +58,14 @@ func pieces(statement *nodes.AlterTableStmt) ([]Piece, error) {
 	return all, nil
 }
 
-func piecesOf(statement *nodes.AlterTableStmt, command *nodes.AlterTableCmd) ([]Piece, error) {
+func piecesOf(statement *nodes.AlterTableStmt, command *nodes.AlterTableCmd, own string) ([]Piece, error) {
 	switch command.Subtype {
 	case nodes.AlterTableType_AT_SetNotNull:
 		return []Piece{{Kind: AddsNotNull, Columns: []string{command.Name}, Uses: []string{command.Name}}}, nil
 	case nodes.AlterTableType_AT_ValidateConstraint:
 		return []Piece{{Kind: Validates, Name: command.Name}}, nil
 	case nodes.AlterTableType_AT_AddConstraint:
-		piece, err := constraintPiece(statement, command.Def.GetConstraint())
+		piece, err := constraintPiece(command.Def.GetConstraint(), own)
 		if err != nil || piece == nil {
 			return nil, err
 		}
@@ -87,7 +90,7 @@ func columnPieces(statement *nodes.AlterTableStmt, command *nodes.AlterTableCmd)
 		return nil, nil
 	}
 	column.Constraints = kept
-	sql, err := textOf(statement, []*nodes.Node{{Node: &nodes.Node_AlterTableCmd{AlterTableCmd: bare}}})
+	sql, err := textOf(statement, bare)
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +105,12 @@ func columnPieces(statement *nodes.AlterTableStmt, command *nodes.AlterTableCmd)
 			constraint.Keys = []*nodes.Node{name}
 		default:
 		}
-		piece, err := constraintPiece(statement, constraint)
+		text, err := textOf(statement, &nodes.AlterTableCmd{Subtype: nodes.AlterTableType_AT_AddConstraint,
+			Def: &nodes.Node{Node: &nodes.Node_Constraint{Constraint: constraint}}, Behavior: nodes.DropBehavior_DROP_RESTRICT})
+		if err != nil {
+			return nil, err
+		}
+		piece, err := constraintPiece(constraint, text)
 		if err != nil || piece == nil {
 			return nil, err
 		}
@@ -130,24 +138,18 @@ func splitConstraints(constraints []*nodes.Node) (kept, moved []*nodes.Node, pos
 
 var movable = []nodes.ConstrType{nodes.ConstrType_CONSTR_CHECK, nodes.ConstrType_CONSTR_FOREIGN, nodes.ConstrType_CONSTR_UNIQUE}
 
-func constraintPiece(statement *nodes.AlterTableStmt, constraint *nodes.Constraint) (*Piece, error) {
+// constraintPiece is ADD CONSTRAINT, of which text is the action as it is written.
+func constraintPiece(constraint *nodes.Constraint, text string) (*Piece, error) {
 	switch constraint.Contype {
 	case nodes.ConstrType_CONSTR_CHECK, nodes.ConstrType_CONSTR_FOREIGN:
-		later, _ := proto.Clone(constraint).(*nodes.Constraint)
-		later.SkipValidation, later.InitiallyValid = true, false
-		sql, err := textOf(statement, []*nodes.Node{{Node: &nodes.Node_AlterTableCmd{AlterTableCmd: &nodes.AlterTableCmd{
-			Subtype: nodes.AlterTableType_AT_AddConstraint, Def: &nodes.Node{Node: &nodes.Node_Constraint{Constraint: later}}, Behavior: nodes.DropBehavior_DROP_RESTRICT}}}})
-		if err != nil {
-			return nil, err
+		piece := &Piece{Kind: AddsConstraint, SQL: text, Name: constraint.Conname, Label: "check", Late: constraint.SkipValidation, Uses: columnsOf(constraint.RawExpr)}
+		if !piece.Late {
+			piece.SQL += " NOT VALID"
 		}
-		piece := &Piece{Kind: AddsConstraint, SQL: sql, Name: constraint.Conname, Label: "check", Late: constraint.SkipValidation, Uses: columnsOf(constraint.RawExpr)}
 		if constraint.Contype == nodes.ConstrType_CONSTR_FOREIGN {
 			piece.Label, piece.NamedAfter, piece.Uses = "fkey", texts(constraint.FkAttrs), texts(constraint.FkAttrs)
 		} else if len(piece.Uses) == 1 {
 			piece.NamedAfter = piece.Uses
-		}
-		if !strings.HasSuffix(sql, " NOT VALID") { // as the writer of SQL puts it last
-			return nil, fmt.Errorf("writing a constraint that is validated later: %q", sql)
 		}
 		return piece, nil
 	case nodes.ConstrType_CONSTR_UNIQUE, nodes.ConstrType_CONSTR_PRIMARY:
@@ -162,7 +164,7 @@ func constraintPiece(statement *nodes.AlterTableStmt, constraint *nodes.Constrai
 
 // keyPiece writes the index of a key, which can be built beside writers.
 func keyPiece(constraint *nodes.Constraint) (*Piece, error) {
-	piece := &Piece{Kind: AddsKey, Name: constraint.Conname, Constraint: "UNIQUE", Label: "key", NamedAfter: append(texts(constraint.Keys), texts(constraint.Including)...)}
+	piece := &Piece{Kind: AddsKey, Name: constraint.Conname, Constraint: "UNIQUE", Label: "key", NamedAfter: numbered(append(texts(constraint.Keys), texts(constraint.Including)...))}
 	if constraint.Contype == nodes.ConstrType_CONSTR_PRIMARY {
 		piece.Constraint, piece.Label, piece.NamedAfter, piece.Columns = "PRIMARY KEY", "pkey", nil, texts(constraint.Keys)
 	}
@@ -176,13 +178,31 @@ func keyPiece(constraint *nodes.Constraint) (*Piece, error) {
 	index := &nodes.IndexStmt{Relation: &nodes.RangeVar{Relname: placeholderTable, Inh: true, Relpersistence: "p"}, AccessMethod: "btree", Idxname: placeholderIndex,
 		Unique: true, NullsNotDistinct: constraint.NullsNotDistinct, Options: constraint.Options, TableSpace: constraint.Indexspace,
 		IndexParams: elements(texts(constraint.Keys)), IndexIncludingParams: elements(texts(constraint.Including))}
-	sql, err := pgquery.Deparse(&nodes.ParseResult{Stmts: []*nodes.RawStmt{{Stmt: &nodes.Node{Node: &nodes.Node_IndexStmt{IndexStmt: index}}}}})
+	sql, err := write(&nodes.Node{Node: &nodes.Node_IndexStmt{IndexStmt: index}})
+	if err != nil {
+		return nil, err
+	}
 	_, definition, is := strings.Cut(sql, "CREATE UNIQUE INDEX "+placeholderIndex+" ON "+placeholderTable+" ")
-	if err != nil || !is {
-		return nil, fmt.Errorf("writing the index of a key as SQL (%q): %w", sql, err)
+	if !is {
+		return nil, fmt.Errorf("writing the index of a key as SQL: %q", sql)
 	}
 	piece.SQL = definition
 	return piece, nil
+}
+
+// numbered tells names apart that come more than once, as PostgreSQL does with the columns
+// of an index.
+func numbered(columns []string) []string {
+	var all []string
+	for _, column := range columns {
+		name := column
+		for n := 1; slices.Contains(all, name); n++ {
+			digits := fmt.Sprint(n)
+			name = cut(column, min(len(column), nameLimit-len(digits))) + digits
+		}
+		all = append(all, name)
+	}
+	return all
 }
 
 func elements(columns []string) []*nodes.Node {

@@ -150,6 +150,14 @@ func NewRecipe(names Names, table *schema.Table, change *Change, taken Taken) (*
 		all = append(all, alter.Pieces...)
 	}
 	w.columnsFirst = needColumns(all)
+	for _, column := range table.Columns {
+		w.columns = append(w.columns, column.Name)
+	}
+	for _, piece := range all {
+		if piece.Kind == AddsColumn {
+			w.columns = append(w.columns, piece.Columns...)
+		}
+	}
 	for _, piece := range all {
 		if err := w.add(piece); err != nil {
 			return nil, err
@@ -188,7 +196,9 @@ type recipeWriter struct {
 	taken       Taken
 	first, last Step
 	reading     []Step
-	keys        int // so far
+	keys        int      // so far
+	columns     []string // of the changed table
+	proven      []string // those that are shown to hold no null
 	// columnsFirst tells that columns cannot be added last, which would be better: what
 	// is made last is never taken back, and others may write to a column.
 	columnsFirst bool
@@ -199,14 +209,9 @@ func (w *recipeWriter) statement(lock, why, sql string, args ...any) Statement {
 }
 
 func (w *recipeWriter) add(piece Piece) error {
-	name := piece.Name
-	switch {
-	case name == "" && piece.Label != "":
-		name = w.choose(strings.Join(piece.NamedAfter, "_"), piece.Label, piece.Kind == AddsKey)
-	case piece.Label != "":
-		if err := w.take(name, piece.Kind == AddsKey); err != nil {
-			return err
-		}
+	name, err := w.nameOf(piece)
+	if err != nil {
+		return err
 	}
 	switch piece.Kind {
 	case AddsColumn:
@@ -214,7 +219,7 @@ func (w *recipeWriter) add(piece Piece) error {
 	case AddsConstraint:
 		sql := piece.SQL
 		if piece.Name == "" {
-			sql = "ADD CONSTRAINT " + pg.Ident(name) + strings.TrimPrefix(sql, "ADD")
+			sql = "ADD CONSTRAINT " + pg.Ident(name) + sql[len("ADD"):]
 		}
 		w.late(name, piece, sql)
 		if !piece.Late {
@@ -229,6 +234,21 @@ func (w *recipeWriter) add(piece Piece) error {
 		w.key(name, piece)
 	}
 	return nil
+}
+
+// nameOf is the name of a piece's constraint, which PostgreSQL would choose where none is given.
+func (w *recipeWriter) nameOf(piece Piece) (string, error) {
+	switch {
+	case piece.Label == "":
+		return piece.Name, nil
+	case piece.Name != "":
+		return piece.Name, w.take(piece.Name, piece.Kind == AddsKey)
+	}
+	after := piece.NamedAfter
+	if piece.Kind == AddsConstraint { // a check may speak of the whole row, by the table's name
+		after = slices.DeleteFunc(slices.Clone(after), func(name string) bool { return !slices.Contains(w.columns, name) })
+	}
+	return w.choose(strings.Join(after, "_"), piece.Label, piece.Kind == AddsKey), nil
 }
 
 // take keeps a name that the user gave, which must be free before anything is made.
@@ -284,9 +304,10 @@ func (w *recipeWriter) validate(name string) {
 func (w *recipeWriter) notNull(columns []string) {
 	for _, name := range columns {
 		i := slices.IndexFunc(w.table.Columns, func(c schema.Column) bool { return c.Name == name })
-		if i >= 0 && w.table.Columns[i].NotNull {
+		if i >= 0 && w.table.Columns[i].NotNull || slices.Contains(w.proven, name) {
 			continue
 		}
+		w.proven = append(w.proven, name)
 		if late := w.lateNotNull(name); late != "" {
 			w.validate(late)
 			continue

@@ -32,7 +32,7 @@ func references(statement *nodes.AlterTableStmt) []Reference {
 	var all []Reference
 	for _, node := range statement.Cmds {
 		command := node.GetAlterTableCmd()
-		if constraint := command.GetDef().GetConstraint(); isForeignKey(constraint) {
+		if constraint := added(command); isForeignKey(constraint) {
 			all = append(all, newReference(constraint, texts(constraint.FkAttrs)))
 		}
 		column := command.GetDef().GetColumnDef()
