@@ -2,6 +2,7 @@ package migration
 
 import (
 	"errors"
+	"math"
 	"reflect"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ func TestParseScale(t *testing.T) {
 	for text, want := range map[string]Scale{
 		"2000000000": {Rows: 2_000_000_000}, "2e9": {Rows: 2_000_000_000}, " 1.5e3 ": {Rows: 1500}, "2_000_000": {Rows: 2_000_000}, "1": {Rows: 1},
 		"1.5TB": {Bytes: 3 << 39}, "500GB": {Bytes: 500 << 30}, "10 MB": {Bytes: 10 << 20}, "7kb": {Bytes: 7 << 10}, "1GiB": {Bytes: 1 << 30},
+		"1e15": {Rows: 1e15}, "1024PB": {Bytes: 1 << 60},
 	} {
 		if got, err := ParseScale(text); err != nil || got != want {
 			t.Errorf("%q is %+v, %v", text, got, err)
@@ -26,13 +28,18 @@ func TestParseScale(t *testing.T) {
 			t.Errorf("%q is %+v, %v", text, got, err)
 		}
 	}
+	for _, text := range []string{"9e18", "1.1e15", "inf", "1025PB", "9000PB", "1e9PB"} {
+		if got, err := ParseScale(text); err == nil || !strings.Contains(err.Error(), text) || !strings.Contains(err.Error(), "at most 1e15 rows, or 1024PB") {
+			t.Errorf("%q is %+v, %v", text, got, err)
+		}
+	}
 }
 
 // TestEstimate: what reads rows grows with them, indexes a little more, the rest not
 // at all; the clean-up of a rehearsal is none of a run's.
 func TestEstimate(t *testing.T) {
 	whole := Report{Cutover: cutover.Report{LockHoldMS: 12}, Phases: []PhaseDuration{
-		{"preflight", 100}, {"prepare", 50}, {"copy", 600}, {"copy", 400}, {"index", 300}, {"catch_up", 5}, {"verify", 500}, {"cutover", 120}, {"clean_up", 999}}}
+		{"preflight", 100}, {"prepare", 50}, {"copy", 1000}, {"index", 300}, {"catch_up", 5}, {"verify", 500}, {"cutover", 120}, {"clean_up", 999}}}
 	r := &rehearsal{measured: true, report: RehearsalReport{Rows: 1000, OriginalBytes: 1 << 20, ShadowBytes: 100, WALBytes: 200}}
 	for _, c := range []struct {
 		scale                         Scale
@@ -65,10 +72,86 @@ func TestEstimate(t *testing.T) {
 			t.Errorf("scaled to %+v: %+v", c.scale, scaled)
 		}
 	}
-	for name, empty := range map[string]RehearsalReport{"no rows": {OriginalBytes: 8192}, "nothing": {}} {
-		r := &rehearsal{measured: true, report: empty, scale: Scale{Bytes: 1 << 30}}
-		if report := r.conclude(whole, nil); report.Scaled != nil || report.Estimate == nil {
+}
+
+// TestNothingToScale: it is said, and what is known of the size is enough.
+func TestNothingToScale(t *testing.T) {
+	rows, bytes := Scale{Rows: 1000}, Scale{Bytes: 1 << 30}
+	for name, c := range map[string]struct {
+		scale  Scale
+		of     RehearsalReport
+		factor float64
+		says   string
+	}{
+		"rows of bytes alone":  {rows, RehearsalReport{OriginalBytes: 8192}, 0, "not known"},
+		"bytes of bytes alone": {bytes, RehearsalReport{OriginalBytes: 1 << 20}, 1024, ""},
+		"bytes of rows alone":  {bytes, RehearsalReport{Rows: 5}, 0, "not known"},
+		"empty, in rows":       {rows, RehearsalReport{OriginalBytes: 8192, empty: true}, 0, "the copy is empty: there is nothing to scale"},
+		"empty, in bytes":      {bytes, RehearsalReport{OriginalBytes: 8192, empty: true}, 0, "the copy is empty: there is nothing to scale"},
+		"empty, and no scale":  {Scale{}, RehearsalReport{empty: true}, 0, ""},
+	} {
+		r := &rehearsal{measured: true, report: c.of, scale: c.scale}
+		report := r.conclude(Report{}, nil)
+		if report.Estimate == nil || (report.Scaled != nil) != (c.factor > 0) || report.Scaled != nil && report.Scaled.Factor != c.factor {
 			t.Errorf("%s: %+v", name, report)
+		}
+		if said := strings.Join(c.scale.unscalable(c.of), " "); (said != "") != (c.says != "") || !strings.Contains(said, c.says) {
+			t.Errorf("%s: %q", name, said)
+		}
+	}
+}
+
+// TestEstimateDoesNotWrap: what is beyond every number is the largest.
+func TestEstimateDoesNotWrap(t *testing.T) {
+	whole := Report{Phases: []PhaseDuration{{"copy", 1e9}, {"index", 1e9}, {"verify", 1e9}, {"cutover", 3}}}
+	e := RehearsalReport{Rows: 2, OriginalBytes: 1 << 20, ShadowBytes: 1 << 20, WALBytes: 1 << 20}.estimate(whole, maxScaleRows)
+	for _, n := range []int64{e.OriginalBytes, e.ShadowBytes, e.WALBytes, e.DurationMS, e.Phases[0].DurationMS, e.Phases[1].DurationMS} {
+		if n != math.MaxInt64 {
+			t.Errorf("%+v", e)
+		}
+	}
+}
+
+// TestEstimateOfANativeChange: it grows with the rows as far as they are read, and its
+// WAL where an index is built.
+func TestEstimateOfANativeChange(t *testing.T) {
+	whole := Report{Phases: []PhaseDuration{{"preflight", 10}, {"native", 100}}}
+	for _, c := range []struct {
+		report     RehearsalReport
+		took, wal  int64
+		shadowSize int64
+	}{
+		{RehearsalReport{WALBytes: 5, fixedWAL: true}, 110, 5, 0},
+		{RehearsalReport{WALBytes: 5, fixedWAL: true, reads: true}, 100_010, 5, 0},
+		{RehearsalReport{WALBytes: 5, ShadowBytes: 3, reads: true}, 100_010, 5000, 3000},
+	} {
+		if e := c.report.estimate(whole, 1000); e.DurationMS != c.took || e.WALBytes != c.wal || e.ShadowBytes != c.shadowSize {
+			t.Errorf("%+v: %+v", c.report, e)
+		}
+	}
+}
+
+// TestEstimateOfPhasesGoneThroughAgain: a run that is not interrupted goes through each
+// once. After preflight, a connection was lost; else there was a TRUNCATE.
+func TestEstimateOfPhasesGoneThroughAgain(t *testing.T) {
+	for name, c := range map[string]struct{ gone, want []PhaseDuration }{
+		"lost in the copy": {[]PhaseDuration{{"preflight", 1}, {"prepare", 2}, {"copy", 600}, {"preflight", 3}, {"copy", 400}, {"index", 50}, {"verify", 7}},
+			[]PhaseDuration{{"preflight", 3}, {"prepare", 2}, {"copy", 1000}, {"index", 50}, {"verify", 7}}},
+		"lost in verify": {[]PhaseDuration{{"preflight", 1}, {"copy", 600}, {"index", 50}, {"catch_up", 9}, {"verify", 300}, {"preflight", 1}, {"copy", 1}, {"index", 0}, {"catch_up", 2}, {"verify", 700}},
+			[]PhaseDuration{{"preflight", 1}, {"copy", 601}, {"index", 50}, {"catch_up", 2}, {"verify", 700}}},
+		"truncated in verify": {[]PhaseDuration{{"preflight", 1}, {"prepare", 2}, {"copy", 600}, {"index", 50}, {"catch_up", 9}, {"verify", 300}, {"copy", 400}, {"index", 40}, {"catch_up", 2}, {"verify", 200}},
+			[]PhaseDuration{{"preflight", 1}, {"prepare", 2}, {"copy", 400}, {"index", 40}, {"catch_up", 2}, {"verify", 200}}},
+		"truncated, then lost": {[]PhaseDuration{{"prepare", 2}, {"copy", 600}, {"copy", 100}, {"preflight", 1}, {"copy", 300}},
+			[]PhaseDuration{{"prepare", 2}, {"copy", 400}, {"preflight", 1}}},
+		"native": {[]PhaseDuration{{"preflight", 1}, {"native", 60}, {"preflight", 2}, {"native", 40}, {"clean_up", 5}}, []PhaseDuration{{"preflight", 2}, {"native", 100}}},
+	} {
+		e := RehearsalReport{}.estimate(Report{Phases: c.gone}, 1)
+		var total int64
+		for _, phase := range c.want {
+			total += phase.DurationMS
+		}
+		if !reflect.DeepEqual(e.Phases, c.want) || e.DurationMS != total {
+			t.Errorf("%s: %+v", name, e)
 		}
 	}
 }

@@ -14,6 +14,12 @@ import (
 var harmless = []string{"random", "random_normal", "gen_random_uuid", "uuidv4", "uuidv7", "clock_timestamp", "timeofday", "currval", "lastval",
 	"txid_current", "txid_current_if_assigned", "pg_current_xact_id", "pg_current_xact_id_if_assigned"}
 
+// typePartsSQL goes on, in a recursive query types(oid), with what types are made of: that
+// of a domain, the elements of an array or a range, the fields of a composite.
+const typePartsSQL = `SELECT part.oid FROM types JOIN pg_catalog.pg_type t ON t.oid = types.oid, LATERAL (
+		SELECT t.typbasetype UNION SELECT t.typelem UNION SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE t.oid IN (r.rngtypid, r.rngmultitypid)
+		UNION SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS part(oid) WHERE part.oid <> 0`
+
 // lastingSQL finds the code that writing a row into the shadow runs, in $1 and $2, and that
 // may do what no ROLLBACK takes back: a default of a column that is not among $3, a CHECK of
 // the table or of a domain that calls a volatile function, but for those of $4, for
@@ -24,10 +30,7 @@ const lastingSQL = `WITH RECURSIVE shadow AS (
 	SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = $1 AND c.relname = $2
 ), types(oid) AS (
 	SELECT a.atttypid FROM pg_catalog.pg_attribute a JOIN shadow ON a.attrelid = shadow.oid WHERE a.attnum > 0 AND NOT a.attisdropped
-	UNION
-	SELECT part.oid FROM types JOIN pg_catalog.pg_type t ON t.oid = types.oid, LATERAL (
-		SELECT t.typbasetype UNION SELECT t.typelem UNION SELECT r.rngsubtype FROM pg_catalog.pg_range r WHERE r.rngtypid = t.oid
-		UNION SELECT a.atttypid FROM pg_catalog.pg_attribute a WHERE a.attrelid = t.typrelid AND a.attnum > 0 AND NOT a.attisdropped) AS part(oid) WHERE part.oid <> 0
+	UNION ` + typePartsSQL + `
 ), code AS (
 	SELECT pg_catalog.format('the default of column %I', a.attname) AS what, d.adbin::pg_catalog.text AS tree, EXISTS (SELECT FROM pg_catalog.pg_depend o
 			WHERE o.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND o.refclassid = o.classid AND o.refobjid = a.attrelid AND o.deptype = 'a'

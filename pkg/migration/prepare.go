@@ -124,7 +124,7 @@ func (m *Migration) newPlan(ctx context.Context, tx pgx.Tx, names shadow.Names, 
 	if inputs.Membership, err = m.membership(ctx, tx, names); err != nil {
 		return nil, err
 	}
-	if inputs.Conversions, err = conversions(ctx, tx); err != nil {
+	if inputs.Conversions, err = conversions(ctx, tx, slices.Concat(m.target.table.Columns, changed.Columns)); err != nil {
 		return nil, err
 	}
 	if m.target.server.Rights.OwnerCreateOnSchema {

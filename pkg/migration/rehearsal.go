@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/jackc/pgx/v5"
@@ -96,10 +97,10 @@ func (m *Migration) meetRehearsal(ctx context.Context, open *checkpoint.Run, nam
 	since := open.CreatedAt.Format("2006-01-02 15:04:05 MST")
 	switch {
 	case !recorded.Rehearsal:
-		return &shadow.Refusal{Check: "unfinished run", Reason: fmt.Sprintf("run %s of pgshadow alter is not finished, since %s: %s", open.ID, since, open.Change),
+		return &shadow.Refusal{Check: "unfinished run", Reason: fmt.Sprintf("run %s of pgshadow alter is not finished, since %s: %s", open.ID, since, strings.Join(recorded.Alters, "; ")),
 			Remedy: "end it with its own pgshadow alter, or remove it with pgshadow cleanup; on a clone its record is all that there is of it"}
 	case m.rehearsal == nil:
-		return &shadow.Refusal{Check: "unfinished run", Reason: fmt.Sprintf("run %s is a rehearsal, begun %s, that was not ended: %s", open.ID, since, open.Change),
+		return &shadow.Refusal{Check: "unfinished run", Reason: fmt.Sprintf("run %s is a rehearsal, begun %s, that was not ended: %s", open.ID, since, strings.Join(recorded.Alters, "; ")),
 			Remedy: "remove what it has left with pgshadow cleanup, or give --restart"}
 	default:
 		m.report.RunID = ""
@@ -166,9 +167,25 @@ func (m *Migration) measureRehearsal(ctx context.Context) error {
 	ctx, cancel := pg.Cleanup(ctx)
 	defer cancel()
 	r := m.rehearsal
-	if m.run.plan.Recipe != nil {
-		return m.measureNative(ctx)
+	end, err := m.walEnd(ctx)
+	if err != nil {
+		return err
 	}
+	r.report.WALBytes = int64(end - r.begun)
+	measure := m.measureShadow
+	if m.run.plan.Recipe != nil {
+		measure = m.measureNative
+	}
+	if err := measure(ctx); err != nil {
+		return err
+	}
+	m.report.Warnings = append(m.report.Warnings, r.scale.unscalable(r.report)...)
+	r.measured = true
+	return nil
+}
+
+func (m *Migration) measureShadow(ctx context.Context) error {
+	r := m.rehearsal
 	oid, err := schema.Resolve(ctx, m.control, m.run.names.ShadowSchema(), m.run.names.Table)
 	if err != nil {
 		return fmt.Errorf("finding the shadow table: %w", err)
@@ -178,15 +195,10 @@ func (m *Migration) measureRehearsal(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("measuring the two tables: %w", err)
 	}
-	end, err := m.walEnd(ctx)
-	if err != nil {
-		return err
-	}
-	r.report.Rows, r.report.WALBytes = m.report.RowsCopied, int64(end-r.begun)
+	r.report.Rows, r.report.empty = m.report.RowsCopied, m.report.RowsCopied == 0
 	for _, completion := range m.run.plan.Completions {
 		r.report.AfterSwap = append(r.report.AfterSwap, completion.What)
 	}
-	r.measured = true
 	return nil
 }
 
@@ -197,13 +209,21 @@ func (m *Migration) measureNative(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	end, err := m.walEnd(ctx)
-	if err != nil {
-		return err
+	var added []string
+	for _, step := range m.run.plan.Recipe.Steps {
+		r.report.reads = r.report.reads || step.Reads
+		if step.Index != "" {
+			added = append(added, step.Index)
+		}
 	}
-	r.report.Rows, r.report.OriginalBytes, r.report.WALBytes = size.EstimatedRows, size.TableBytes+size.IndexBytes, int64(end-r.begun)
-	r.report.reads = slices.ContainsFunc(m.run.plan.Recipe.Steps, func(step shadow.Step) bool { return step.Reads })
-	r.report.LockHoldsMS, r.measured = []float64{m.report.Cutover.LockHoldMS}, true
+	err = m.control.QueryRow(ctx, `SELECT coalesce(pg_catalog.sum(pg_catalog.pg_relation_size(i.indexrelid)), 0)::pg_catalog.int8 FROM pg_catalog.pg_index i
+		JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = $1 AND c.relname = ANY ($2)`, m.target.table.OID, added).Scan(&r.report.ShadowBytes)
+	if err != nil {
+		return fmt.Errorf("measuring what the change adds: %w", err)
+	}
+	r.report.Rows, r.report.OriginalBytes = cmp.Or(size.EstimatedRows, size.GuessedRows), size.TableBytes+size.IndexBytes-r.report.ShadowBytes
+	r.report.fixedWAL, r.report.empty = len(added) == 0, size.TableBytes == size.ToastBytes
+	r.report.LockHoldsMS = []float64{m.report.Cutover.LockHoldMS}
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"strings"
 
 	"github.com/jackc/pgx/v5"
 
@@ -43,8 +44,12 @@ func (m *Migration) resume(ctx context.Context) (resumed bool, err error) {
 }
 
 func refuseUnfinished(open *checkpoint.Run) error {
+	recorded, err := readChange(open)
+	if err != nil {
+		return err
+	}
 	return &shadow.Refusal{Check: "unfinished run", Reason: fmt.Sprintf("run %s of another change to this table is not finished, since %s: %s",
-		open.ID, open.CreatedAt.Format("2006-01-02 15:04:05 MST"), open.Change),
+		open.ID, open.CreatedAt.Format("2006-01-02 15:04:05 MST"), strings.Join(recorded.Alters, "; ")),
 		Remedy: "resume it with its own --alter, remove it with pgshadow cleanup, or give --restart"}
 }
 

@@ -16,7 +16,10 @@ func TestKeep(t *testing.T) {
 		return column(schema.OIDNumeric, precision<<16+scale&0x7ff+4)
 	}
 	domain := func(base uint32) schema.Column { return schema.Column{TypeOID: 16400, BaseOID: base, Typmod: -1} }
-	c := Conversions{Coercible: map[[2]uint32]bool{{schema.OIDVarchar, schema.OIDText}: true, {schema.OIDText, schema.OIDVarchar}: true, {schema.OIDText, schema.OIDBpchar}: true,
+	const int4s, int8s, varchars, regprocs = 1007, 1016, 1015, 1008 // arrays
+	const everyField, hourToMinute, hourToSecond, dayToSecond = 0x7fff, 1<<10 | 1<<11, 1<<10 | 1<<11 | 1<<12, 1<<3 | 1<<10 | 1<<11 | 1<<12
+	interval := func(fields, digits int32) schema.Column { return column(oidInterval, fields<<16|digits) }
+	c := Conversions{Elements: map[uint32]uint32{int4s: schema.OIDInt4, int8s: schema.OIDInt8, varchars: schema.OIDVarchar, regprocs: oidRegproc}, Unreadable: map[uint32]bool{regprocs: true}, Coercible: map[[2]uint32]bool{{schema.OIDVarchar, schema.OIDText}: true, {schema.OIDText, schema.OIDVarchar}: true, {schema.OIDText, schema.OIDBpchar}: true,
 		{schema.OIDVarbit, schema.OIDBit}: true, {schema.OIDBit, schema.OIDVarbit}: true}}
 	for _, test := range []struct {
 		from, to schema.Column
@@ -78,6 +81,37 @@ func TestKeep(t *testing.T) {
 		{of(schema.OIDTimestamp), of(schema.OIDDate), false},
 		{of(schema.OIDDate), of(schema.OIDTimestamp), true},
 		{of(schema.OIDTimestamp), of(oidTimestampTZ), false},
+		{of(oidACLItem), of(schema.OIDText), false},
+		{of(oidNodeTree), of(schema.OIDText), false},
+		{of(schema.OIDInt2), column(schema.OIDVarchar, 10), true},
+		{of(schema.OIDInt4), column(schema.OIDVarchar, 15), true},
+		{of(schema.OIDInt4), column(schema.OIDVarchar, 14), false},
+		{of(schema.OIDInt8), column(schema.OIDVarchar, 24), true},
+		{of(schema.OIDInt8), column(schema.OIDVarchar, 23), false},
+		{of(oidBool), column(schema.OIDVarchar, 9), true},
+		{of(oidBool), column(schema.OIDVarchar, 8), false},
+		{of(oidUUID), column(schema.OIDVarchar, 40), true},
+		{of(oidUUID), column(schema.OIDVarchar, 39), false},
+		{of(schema.OIDDate), column(schema.OIDVarchar, 40), false},
+		{of(int4s), of(int8s), true},
+		{of(int8s), of(int4s), false},
+		{of(int4s), column(varchars, 15), true},
+		{of(int4s), column(varchars, 14), false},
+		{column(varchars, 9), column(varchars, 13), true},
+		{column(varchars, 13), column(varchars, 9), false},
+		{column(varchars, 9), of(varchars), true},
+		{of(regprocs), of(varchars), false},
+		{of(regprocs), of(schema.OIDText), false},
+		{of(varchars), domain(varchars), false},
+		{interval(dayToSecond, 3), interval(dayToSecond, 6), true},
+		{interval(dayToSecond, 6), interval(dayToSecond, 3), false},
+		{interval(hourToMinute, 0xffff), interval(hourToSecond, 0xffff), true},
+		{interval(hourToMinute, 0xffff), interval(dayToSecond, 0), true},
+		{interval(hourToSecond, 0xffff), interval(hourToMinute, 0xffff), false},
+		{interval(hourToSecond, 0xffff), interval(dayToSecond, 0xffff), true},
+		{of(oidInterval), interval(dayToSecond, 0xffff), true},
+		{of(oidInterval), interval(everyField, 5), false},
+		{interval(everyField, 3), interval(everyField, 5), true},
 	} {
 		if got := c.keep(test.from, test.to); got != test.keeps {
 			t.Errorf("from %d (%d) to %d (%d): %v", test.from.BaseOID, test.from.Typmod, test.to.BaseOID, test.to.Typmod, got)

@@ -294,7 +294,8 @@ func TestRehearsalOfAnOpenRun(t *testing.T) {
 	config := tableT(t, db, func(migration.Event) {})
 	config.Rehearsal = &migration.Rehearsal{}
 	report, err := migration.Run(t.Context(), config)
-	if err == nil || report.ExitCode != 3 || report.Error.Check != "unfinished run" || !strings.Contains(report.Error.Message, "run "+stopped.RunID+" of pgshadow alter is not finished") {
+	if err == nil || report.ExitCode != 3 || report.Error.Check != "unfinished run" || !strings.Contains(report.Error.Message, "run "+stopped.RunID+" of pgshadow alter is not finished") ||
+		!strings.Contains(report.Error.Message, ": "+strings.Join(config.Alters, "; ")+";") {
 		t.Errorf("not refused: %v", err)
 	}
 	config.Rehearsal = nil
@@ -347,4 +348,50 @@ func TestRehearsalOfANativeChange(t *testing.T) {
 		t.Errorf("%v, report %+v", err, report)
 	}
 	requireNothingLeft(t, db)
+}
+
+// TestRehearsalOfANativeChangeIsScaled: without statistics too, and as far as what it
+// writes grows with the rows.
+func TestRehearsalOfANativeChangeIsScaled(t *testing.T) {
+	for _, c := range []struct {
+		name, alter string
+		indexes     bool
+	}{
+		{"reads", "ADD CHECK (n > 0)", false},
+		{"catalog", "ADD COLUMN z int", false},
+		{"index", "ADD UNIQUE (b)", true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, n int, b int) WITH (autovacuum_enabled = off); INSERT INTO t SELECT i, i, i FROM generate_series(1, 2000) i")
+			size := pgtest.Scalar[int64](t, db, "SELECT pg_table_size('t') + pg_indexes_size('t')")
+			r := mustRun(t, migration.Config{DSN: login(t, db), Table: "t", Alters: []string{c.alter}, Native: migration.NativeOnly,
+				Rehearsal: &migration.Rehearsal{ScaleTo: migration.Scale{Rows: 2_000_000}}}).Rehearsal
+			if r.Rows < 1000 || r.Rows > 4000 || r.Scaled == nil || r.Scaled.Rows != 2_000_000 {
+				t.Fatalf("it found %+v, scaled to %+v", r, r.Scaled)
+			}
+			// A free space map may come meanwhile.
+			if r.OriginalBytes < size || r.OriginalBytes > size+32768 || (r.ShadowBytes > 0) != c.indexes || (r.Scaled.WALBytes > r.WALBytes) != c.indexes ||
+				r.Scaled.ShadowBytes < r.ShadowBytes {
+				t.Errorf("of %d bytes it found %+v, scaled to %+v", size, r, r.Scaled)
+			}
+		})
+	}
+}
+
+// TestRehearsalOnAnEmptyCopy: that nothing is scaled is said.
+func TestRehearsalOnAnEmptyCopy(t *testing.T) {
+	for _, native := range []migration.NativeMode{migration.NativeNever, migration.NativeOnly} {
+		t.Run(string(native), func(t *testing.T) {
+			t.Parallel()
+			db := pgtest.New(t)
+			db.Exec(t, "CREATE TABLE t (id int PRIMARY KEY, n int)")
+			report := mustRun(t, migration.Config{DSN: login(t, db), Table: "t", Alters: []string{"ADD CHECK (n > 0)"}, Native: native,
+				Rehearsal: &migration.Rehearsal{ScaleTo: migration.Scale{Bytes: 1 << 40}}})
+			if said := strings.Join(report.Warnings, "; "); report.Rehearsal.Estimate == nil || report.Rehearsal.Scaled != nil || !strings.Contains(said, "the copy is empty: there is nothing to scale") {
+				t.Errorf("it warns of %q, %+v", said, report.Rehearsal)
+			}
+		})
+	}
 }
