@@ -29,7 +29,7 @@ type AttemptsError struct {
 }
 
 func (e *AttemptsError) Error() string {
-	return fmt.Sprintf("the cutover did not get through in %d attempts: %v", e.Attempts, e.Last)
+	return fmt.Sprintf("none of %d attempts got through; the last: %v", e.Attempts, e.Last)
 }
 
 func (e *AttemptsError) Unwrap() error { return e.Last }

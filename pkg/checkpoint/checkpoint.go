@@ -56,31 +56,36 @@ type Owner struct {
 type OwnerError struct {
 	Object, Owner string
 	Role          string // of the session
+	Closed        bool   // the role may not use it; else it could, and must not
 }
 
 func (e *OwnerError) Error() string {
+	if e.Closed {
+		return fmt.Sprintf("%s belongs to role %s, and role %s may not use it", e.Object, e.Owner, e.Role)
+	}
 	return fmt.Sprintf("%s belongs to role %s, whose code would run with the rights of role %s", e.Object, e.Owner, e.Role)
 }
 
 // Exists tells whether the state tables are there; before the first run of a
 // database they are not. The error is an *OwnerError when they are not to be
-// touched: they must be the session role's own, or a superuser's.
+// touched: they must be the session role's own, or a superuser's that it may read.
 func Exists(ctx context.Context, conn *pgx.Conn) (bool, error) {
-	var exists bool
+	var exists, closed bool
 	var object, owner *string
 	var role string
 	err := conn.QueryRow(ctx, `WITH theirs AS (
-			SELECT 'schema pgshadow' AS object, nspowner AS owner, false AS state FROM pg_catalog.pg_namespace WHERE nspname = 'pgshadow'
-			UNION ALL SELECT pg_catalog.format('relation pgshadow.%I', relname), relowner, relname = 'command'
+			SELECT 'schema pgshadow' AS object, nspowner AS owner, false AS state, NOT pg_catalog.has_schema_privilege(oid, 'USAGE') AS closed
+			FROM pg_catalog.pg_namespace WHERE nspname = 'pgshadow'
+			UNION ALL SELECT pg_catalog.format('relation pgshadow.%I', relname), relowner, relname = 'command', relkind = 'r' AND NOT pg_catalog.has_table_privilege(c.oid, 'SELECT')
 			FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE nspname = 'pgshadow')
-		SELECT coalesce((SELECT bool_or(state) FROM theirs), false), session_user, f.object, f.rolname
-		FROM (VALUES (1)) AS one LEFT JOIN LATERAL (SELECT object, rolname FROM theirs JOIN pg_catalog.pg_roles r ON r.oid = owner
-			WHERE rolname <> session_user AND NOT rolsuper ORDER BY object DESC LIMIT 1) f ON true`).Scan(&exists, &role, &object, &owner)
+		SELECT coalesce((SELECT bool_or(state) FROM theirs), false), session_user, f.object, f.rolname, coalesce(f.closed, false)
+		FROM (VALUES (1)) AS one LEFT JOIN LATERAL (SELECT object, rolname, rolsuper AND closed AS closed FROM theirs JOIN pg_catalog.pg_roles r ON r.oid = owner
+			WHERE rolname <> session_user AND (NOT rolsuper OR closed) ORDER BY rolsuper, object DESC LIMIT 1) f ON true`).Scan(&exists, &role, &object, &owner, &closed)
 	if err != nil {
 		return false, fmt.Errorf("looking for the state tables: %w", err)
 	}
 	if object != nil {
-		return false, &OwnerError{Object: *object, Owner: *owner, Role: role}
+		return false, &OwnerError{Object: *object, Owner: *owner, Role: role, Closed: closed}
 	}
 	return exists, nil
 }

@@ -33,7 +33,7 @@ func (m *Migration) alterAll(ctx context.Context, tx pgx.Tx, names shadow.Names)
 		if slices.Contains(m.target.change.Renames, i) {
 			err := m.try(ctx, tx, names, trial, func() error { return m.alter(ctx, tx, names, text) })
 			if err != nil {
-				return schema.Attached{}, err
+				return schema.Attached{}, inReal(trial, err)
 			}
 		}
 		if err := m.alter(ctx, tx, names, text); err != nil {
@@ -41,7 +41,7 @@ func (m *Migration) alterAll(ctx context.Context, tx pgx.Tx, names shadow.Names)
 		}
 	}
 	if err := m.try(ctx, tx, names, trial, func() error { return nil }); err != nil {
-		return schema.Attached{}, err
+		return schema.Attached{}, inReal(trial, err)
 	}
 	changed, err := m.loadShadow(ctx, tx, names)
 	if err != nil {

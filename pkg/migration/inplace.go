@@ -3,10 +3,8 @@ package migration
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"slices"
-	"sync"
 
 	"github.com/jackc/pgx/v5"
 
@@ -15,34 +13,6 @@ import (
 	"github.com/pgshadow/pgshadow/pkg/schema"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
 )
-
-// judgement is what the change costs in place.
-type judgement struct {
-	verdict shadow.Verdict
-	lock    string // of the table
-	reason  error  // for which PostgreSQL refuses it
-}
-
-// hearer gathers what the server says.
-type hearer struct {
-	mu       sync.Mutex
-	messages []string
-}
-
-func (h *hearer) hear(message string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.messages = append(h.messages, message)
-}
-
-// take takes the messages so far.
-func (h *hearer) take() []string {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	messages := h.messages
-	h.messages = nil
-	return messages
-}
 
 // chooseMethod decides whether PostgreSQL itself is led through the change. A run that
 // is open keeps to its method.
@@ -207,8 +177,11 @@ func (m *Migration) judgeMethod(ctx context.Context) error {
 // recipe is how PostgreSQL is led through the change; nil when it would read or write
 // rows under a lock that keeps others out, or does not make the change at all.
 func (m *Migration) recipe(ctx context.Context) (*shadow.Recipe, error) {
-	if len(m.target.change.Set) > 0 {
-		return nil, nil //nolint:nilnil // values for rows that there are need a copy
+	if len(m.target.change.Set) > 0 || m.target.judged.creates && !m.target.server.Rights.OwnerCreateOnSchema {
+		return nil, nil //nolint:nilnil // values for rows that there are need a copy; what the owner may not create, a copy has moved in
+	}
+	if m.forced() && slices.ContainsFunc(m.target.change.References, func(r shadow.Reference) bool { return !r.Late }) {
+		return nil, nil //nolint:nilnil // the owner, in whose role rows are looked for, does not see them
 	}
 	names := shadow.Names{RunID: newRunID(), Table: m.target.table.Name}
 	var recipe *shadow.Recipe
@@ -297,105 +270,4 @@ func (m *Migration) refuseShadow() error {
 		reason = m.target.judged.reason.Error()
 	}
 	return &shadow.Refusal{Check: "native", Reason: "the change is not native: " + reason, Remedy: "leave --native at auto, which makes it with a shadow; pgshadow plan says how"}
-}
-
-// judge finds out by trial what the change costs in place: PostgreSQL makes it on an
-// empty copy of the table with everything attached, in a transaction that is rolled
-// back. What PostgreSQL says no to is a verdict too.
-func (m *Migration) judge(ctx context.Context) (found judgement, err error) {
-	if leaf := m.target.table.Leaf; leaf != nil && m.target.change.Reshapes { // which the copy is not
-		reason := &shadow.Refusal{Check: "partition", Reason: fmt.Sprintf("the columns of %s are those of %s", m.target.table, leaf.Parent()), Remedy: "change the partitioned table"}
-		return judgement{verdict: shadow.Refused, reason: reason}, nil
-	}
-	heard := &hearer{}
-	conn, err := m.db.Hearing(heard.hear).Connect(ctx, "plan")
-	if err != nil {
-		return found, err
-	}
-	defer func() { err = errors.Join(err, pg.Close(ctx, conn)) }()
-	err = pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error {
-		return undone(ctx, tx, func(tx pgx.Tx) error {
-			found, err = m.tryInPlace(ctx, tx, heard)
-			return err
-		})
-	})
-	var refusal *shadow.Refusal
-	var syntax *shadow.SyntaxError
-	if err = m.refuseRights(err); errors.As(err, &refusal) || errors.As(err, &syntax) {
-		found.verdict, found.reason = shadow.Refused, err
-		return found, nil
-	}
-	return found, err
-}
-
-func (m *Migration) tryInPlace(ctx context.Context, tx pgx.Tx, heard *hearer) (found judgement, err error) {
-	names := shadow.Names{RunID: newRunID(), Table: m.target.table.Name}
-	confined := m.confined(names)
-	if err := m.create(ctx, tx, names, confined); err != nil {
-		return found, err
-	}
-	trial := shadow.NewTrial(m.target.table, names)
-	statements := trial.Open()
-	for _, rider := range trial.Riders() {
-		statements = append(statements, rider.Statements...)
-	}
-	if err := execAll(ctx, tx, confined, statements); err != nil {
-		return found, err
-	}
-	for _, alter := range m.target.change.InPlace {
-		verdict, err := m.tryOne(ctx, tx, names, alter, heard)
-		if err != nil {
-			return found, inReal(trial, err)
-		}
-		found.verdict, found.lock = max(found.verdict, verdict), shadow.Stronger(found.lock, alter.Lock)
-	}
-	return found, nil
-}
-
-func (m *Migration) tryOne(ctx context.Context, tx pgx.Tx, names shadow.Names, alter shadow.InPlace, heard *hearer) (shadow.Verdict, error) {
-	verdict := shadow.Instant
-	if alter.ValidatesKey {
-		verdict = shadow.Scan
-	}
-	if alter.Trial == "" {
-		return verdict, nil
-	}
-	traces, err := m.trace(ctx, tx, names, heard, func() error { return m.alter(ctx, tx, names, alter.Trial) })
-	return max(verdict, traces.Verdict()), err
-}
-
-// trace watches what some work does to the copy.
-func (m *Migration) trace(ctx context.Context, tx pgx.Tx, names shadow.Names, heard *hearer, work func() error) (traces shadow.Traces, err error) {
-	copied, err := m.loadShadow(ctx, tx, names)
-	if err != nil {
-		return traces, err
-	}
-	if traces.Before, err = files(ctx, tx, copied.OID); err != nil {
-		return traces, err
-	}
-	if _, err := tx.Exec(ctx, "SET LOCAL client_min_messages = debug1"); err != nil {
-		return traces, fmt.Errorf("asking for the server's messages: %w", err)
-	}
-	heard.take()
-	if err := work(); err != nil {
-		return traces, err
-	}
-	traces.Messages = heard.take()
-	if err := m.confined(names).Leave(ctx, tx); err != nil {
-		return traces, err
-	}
-	if _, err := tx.Exec(ctx, "SET LOCAL client_min_messages = warning"); err != nil {
-		return traces, fmt.Errorf("asking for the server's messages no more: %w", err)
-	}
-	traces.After, err = files(ctx, tx, copied.OID)
-	return traces, err
-}
-
-func files(ctx context.Context, tx pgx.Tx, oid uint32) (found shadow.Files, err error) {
-	err = tx.QueryRow(ctx, `SELECT pg_catalog.pg_relation_filenode($1), ARRAY(SELECT pg_catalog.pg_relation_filenode(indexrelid) FROM pg_catalog.pg_index WHERE indrelid = $1)`,
-		oid).Scan(&found.Table, &found.Indexes)
-	if err != nil {
-		return found, fmt.Errorf("reading the files of the copy: %w", err)
-	}
-	return found, nil
 }

@@ -84,9 +84,9 @@ func (m *Migration) leafTrial(ctx context.Context, tx pgx.Tx, names shadow.Names
 	return shadow.NewLeafTrial(m.target.table, names, role, parent, beside), nil
 }
 
-// tryAlters runs the user's ALTERs on the shadow as a partition, which PostgreSQL
+// tryAlters runs texts of the user's ALTERs on the shadow as a partition, which PostgreSQL
 // allows less than a table of its own, and undoes them.
-func (m *Migration) tryAlters(ctx context.Context, tx pgx.Tx, names shadow.Names) error {
+func (m *Migration) tryAlters(ctx context.Context, tx pgx.Tx, names shadow.Names, texts []string) error {
 	if m.target.table.Leaf == nil {
 		return nil
 	}
@@ -98,7 +98,7 @@ func (m *Migration) tryAlters(ctx context.Context, tx pgx.Tx, names shadow.Names
 		if err := execAll(ctx, tx, m.confined(names), trial.Open()); err != nil {
 			return m.refuseLeaf(err)
 		}
-		for _, text := range m.target.change.Alters {
+		for _, text := range texts {
 			if err := m.alter(ctx, tx, names, text); err != nil {
 				return err
 			}

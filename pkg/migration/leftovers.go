@@ -65,7 +65,7 @@ func Cleanup(ctx context.Context, dsn string, dryRun bool) (leftovers []Leftover
 			err = errors.Join(err, failed) // and the others are removed all the same
 			continue
 		}
-		leftovers[i].Removed, leftovers[i].Kept = true, m.kept
+		leftovers[i].Removed, leftovers[i].Kept = len(m.kept) == 0 || len(m.kept) < len(leftovers[i].Artifacts), m.kept
 	}
 	return leftovers, err
 }
@@ -225,11 +225,21 @@ func (m *Migration) removeLeftover(ctx context.Context, leftover Leftover, detai
 	default:
 		// No record says what this is: a schema that holds a table may hold the
 		// only copy of what was the original, and stays.
-		if err := errors.Join(m.dropReplication(ctx, names), m.dropSource(ctx, names), m.dropCode(ctx, names), m.dropIndexes(ctx, names), m.dropSchema(ctx, names.RetiredSchema(), "RESTRICT")); err != nil {
+		kept := m.keepUsed(m.dropSchema(ctx, names.RetiredSchema(), "RESTRICT"), "schema "+names.RetiredSchema())
+		if err := errors.Join(m.dropReplication(ctx, names), m.dropSource(ctx, names), m.dropCode(ctx, names), m.dropIndexes(ctx, names), kept); err != nil {
 			return err
 		}
 		return m.dropSchema(ctx, names.ShadowSchema(), "CASCADE")
 	}
+}
+
+// keepUsed takes it for an answer that something else depends on what was to be dropped.
+func (m *Migration) keepUsed(err error, what string) error {
+	if !pg.Is(err, pg.DependentObjects) {
+		return err
+	}
+	m.kept = append(m.kept, fmt.Sprintf("%s is kept: %s", what, oneLine(pg.Server(err).Detail)))
+	return nil
 }
 
 // dropIndexes drops indexes that a native run of which there is no record has left.
@@ -246,7 +256,7 @@ func (m *Migration) dropIndexes(ctx context.Context, names shadow.Names) error {
 	}
 	for _, index := range indexes {
 		err := pg.InTx(ctx, m.control, pgx.TxOptions{}, func(tx pgx.Tx) error { return pg.ExecAs(ctx, tx, index.Owner, nil, "DROP INDEX "+index.Name) })
-		if err != nil {
+		if err := m.keepUsed(err, "index "+index.Name); err != nil {
 			return fmt.Errorf("dropping index %s: %w", index.Name, err)
 		}
 	}

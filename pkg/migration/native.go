@@ -198,7 +198,7 @@ func (n *nativeRun) step(ctx context.Context) error {
 		n.m.config.Observer.Observe(StepStarted{SQL: statement.SQL})
 	}
 	if step.Index != "" {
-		return shadow.Rejected(n.buildIndex(ctx, step))
+		return shadow.Rejected(detailed(n.buildIndex(ctx, step)))
 	}
 	var next *shadow.Recipe
 	err := n.underLock(ctx, step.Lock, step.Reads, func(ctx context.Context, tx pgx.Tx, hurry func() error) (err error) {
@@ -208,7 +208,15 @@ func (n *nativeRun) step(ctx context.Context) error {
 	if err == nil {
 		n.plan.Recipe = next
 	}
-	return shadow.Rejected(err)
+	return shadow.Rejected(detailed(err))
+}
+
+// detailed adds which value it is that does not fit.
+func detailed(err error) error {
+	if said := pg.Server(err); said != nil && said.Detail != "" {
+		return fmt.Errorf("%w: %s", err, oneLine(said.Detail))
+	}
+	return err
 }
 
 // make runs the statements of a step, under its lock, and records with them what they

@@ -66,8 +66,8 @@ func (n *nativeRun) attempt(ctx context.Context, conn *pgx.Conn, lock string, re
 			return fmt.Errorf("taking %s on %s: %w", lock, table, err)
 		}
 		locked = time.Now()
-		if oid, err := oidNow(ctx, tx, table); err != nil || oid != table.OID {
-			return cmp.Or(err, cutover.Later(fmt.Sprintf("%s was given another name while its lock was waited for", table)))
+		if err := n.stillThere(ctx, tx); err != nil {
+			return err
 		}
 		return work(ctx, tx, func() error {
 			if reads {
@@ -113,7 +113,7 @@ var errGone = errors.New("the table was dropped")
 // change that nothing is made of yet is made of the table that was judged, or not at all.
 func (n *nativeRun) locate(ctx context.Context, conn schema.Querier) error {
 	original := n.plan.Original
-	if n.plan.Recipe.Done == 0 && !n.undoing {
+	if n.untouched() {
 		return sameFacts(ctx, conn, original)
 	}
 	now := *original
@@ -137,6 +137,22 @@ func (n *nativeRun) locate(ctx context.Context, conn schema.Querier) error {
 		return nil
 	}
 }
+
+// stillThere makes sure, under the lock, that it is on the table, and that whoever it was
+// waited for has not changed what was judged.
+func (n *nativeRun) stillThere(ctx context.Context, tx pgx.Tx) error {
+	table := n.plan.Original
+	if oid, err := oidNow(ctx, tx, table); err != nil || oid != table.OID {
+		return cmp.Or(err, cutover.Later(fmt.Sprintf("%s was given another name while its lock was waited for", table)))
+	}
+	if n.untouched() {
+		return sameFacts(ctx, tx, table)
+	}
+	return nil
+}
+
+// untouched tells that nothing is made yet of a change that is to be made.
+func (n *nativeRun) untouched() bool { return n.plan.Recipe.Done == 0 && !n.undoing }
 
 // oidNow is the OID of the table that has a table's name.
 func oidNow(ctx context.Context, tx pgx.Tx, table *schema.Table) (oid uint32, err error) {

@@ -3,6 +3,7 @@ package migration
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/pgshadow/pgshadow/copier"
 	"github.com/pgshadow/pgshadow/cutover"
@@ -120,3 +121,11 @@ var errRemoved = errors.New("the run was removed by somebody else while the conn
 // errSlotGone says that the slot went while the run was being taken up, or before
 // its stream began. Taking it up anew makes another one and heals.
 var errSlotGone = errors.New("the slot is gone or lost")
+
+// byUs tells of a statement that the server has ended because ctx was.
+func byUs(ctx context.Context, err error) error {
+	if ctx.Err() != nil && pg.Is(err, pg.QueryCanceled) {
+		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	}
+	return err
+}

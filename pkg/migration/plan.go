@@ -10,6 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/pgshadow/pgshadow/cutover"
 	"github.com/pgshadow/pgshadow/pkg/checkpoint"
 	"github.com/pgshadow/pgshadow/pkg/pg"
 	"github.com/pgshadow/pgshadow/pkg/schema"
@@ -42,6 +43,8 @@ type PlanReport struct {
 
 	Fingerprint string        `json:"fingerprint"` // of Facts
 	Facts       *schema.Table `json:"facts"`       // of the table, for --expect-plan
+
+	retired string // the schema in which the script leaves what was the original
 }
 
 // PlanMethod is shadow or native. It is empty, in JSON null, when the change is refused
@@ -78,6 +81,7 @@ type PlanConfig struct {
 type planner struct {
 	*Migration
 	checkData bool
+	oid       uint32 // of the table
 	report    PlanReport
 	wait      string // for a short lock on the table
 	guessed   bool   // how many rows there are is no more than a guess
@@ -87,27 +91,44 @@ type planner struct {
 // Plan tells what a change would come to, and changes nothing: what is tried is rolled
 // back. A change that would be refused is a report with its refusals, not an error.
 func Plan(ctx context.Context, config PlanConfig) (report PlanReport, err error) {
-	report.Table, report.ExitCode = config.Table, Failed.ExitCode()
 	m, err := connectControl(ctx, config.DSN)
 	if err != nil {
-		return report, err
+		return concludePlan(newPlanReport(config), err)
 	}
 	defer func() { err = errors.Join(err, pg.Close(ctx, m.control)) }()
 	m.config = config.withDefaults()
 	p := &planner{Migration: m, checkData: config.CheckData, report: newPlanReport(config)}
-	err = p.plan(ctx)
+	return concludePlan(p.report, byUs(ctx, p.nameHolders(ctx, p.plan(ctx))))
+}
+
+// nameHolders says who has the lock that a plan did not get.
+func (p *planner) nameHolders(ctx context.Context, err error) error {
+	if !pg.IsLockFailure(err) {
+		return err
+	}
+	oids := []uint32{p.oid}
+	if p.target.table != nil {
+		for _, key := range slices.Concat(p.target.table.Attached.References, p.target.table.Attached.ReferencedBy) {
+			oids = append(oids, key.Table.OID)
+		}
+	}
+	return fmt.Errorf("reading %s and the tables at the other ends of its foreign keys, for %s at most%s: %w", p.report.Table, pg.DefaultLockTimeout, cutover.Holders(ctx, p.control, oids), err)
+}
+
+// concludePlan makes refusals of an error that says no.
+func concludePlan(report PlanReport, err error) (PlanReport, error) {
 	if refused := refusalsOf(err); refused != nil {
-		p.report.Refusals, err = append(p.report.Refusals, refused...), nil
+		report.Refusals, err = append(report.Refusals, refused...), nil
 	}
 	switch {
 	case err != nil:
-		p.report.ExitCode = outcomeOf(err).ExitCode()
-	case len(p.report.Refusals) > 0:
-		p.report.Method, p.report.ExitCode = "", Refused.ExitCode()
+		report.ExitCode = outcomeOf(err).ExitCode()
+	case len(report.Refusals) > 0:
+		report.Method, report.ExitCode = "", Refused.ExitCode()
 	default:
-		p.report.ExitCode = Done.ExitCode()
+		report.ExitCode = Done.ExitCode()
 	}
-	return p.report, err
+	return report, err
 }
 
 // newPlanReport has in it what every plan has.
@@ -140,18 +161,32 @@ func (p *planner) plan(ctx context.Context) error {
 	if p.target.change, err = p.config.Parse(ctx, p.target.table.Name, p.config.Alters, p.config.Set); err != nil {
 		return err
 	}
+	if err := p.refuseOtherPlan(); err != nil {
+		return err
+	}
 	if p.target.server.InRecovery {
 		return p.planOnStandby(ctx)
 	}
 	p.wait = p.waitNow(ctx, p.config.Cutover.LockTimeout)
 	if half, err := p.unfinished(ctx); half || err != nil {
-		return err
+		return cmp.Or(err, p.refuseUnexpected())
 	}
 	if err := p.verdict(ctx); err != nil {
 		return err
 	}
+	return p.planMethod(ctx)
+}
+
+// planMethod plans by the method that the verdict leads to.
+func (p *planner) planMethod(ctx context.Context) error {
+	if p.config.Native == NativeNever {
+		p.target.recipe = nil
+	}
+	if err := p.refuseUnexpected(); err != nil {
+		return err
+	}
 	switch {
-	case p.target.recipe != nil && p.config.Native != NativeNever:
+	case p.target.recipe != nil:
 		return p.planNative(ctx)
 	case p.config.Native == NativeOnly:
 		return p.refuseShadow()
@@ -191,6 +226,7 @@ func (p *planner) facts(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.oid = oid
 	if p.target.table, err = schema.Load(ctx, p.control, oid); err != nil {
 		return err
 	}
@@ -225,6 +261,7 @@ func (p *planner) unfinished(ctx context.Context) (half bool, err error) {
 	if !p.sameChange(open.change) {
 		return false, refuseUnfinished(found)
 	}
+	p.target.found = found
 	p.report.Notices = append(p.report.Notices, fmt.Sprintf("run %s of this change is not finished, since %s: the same pgshadow alter resumes it", found.ID, found.CreatedAt.Format("2006-01-02 15:04:05 MST")))
 	if !open.native() || p.config.Native == NativeNever {
 		return false, nil
@@ -240,6 +277,11 @@ func (p *planner) planOnStandby(ctx context.Context) error {
 	p.report.NeedsPrimary = []string{"the verdict, which is found by trial", "the method and its statements", "the time, WAL and disk space that it takes", "rows that do not fit the new schema"}
 	all := slices.DeleteFunc(serverRefusals(p.target.server, p.target.table), func(r *shadow.Refusal) bool { return slices.Contains(onPrimaryOnly, r.Check) })
 	all = append(kindRefusals(p.target.table), all...)
+	changed, err := p.changedSince(ctx)
+	if err != nil {
+		return err
+	}
+	all = append(all, changed...)
 	p.report.Notices = append(p.report.Notices, "this is a hot standby: free slots and WAL senders are the primary's own, and were not looked at; alter runs on the primary")
 	if p.target.table.Storage.Kind == "r" && len(all) == 0 {
 		obstacles, err := schema.LoadObstacles(ctx, p.control, p.target.table.OID)
@@ -254,6 +296,23 @@ func (p *planner) planOnStandby(ctx context.Context) error {
 		}
 	}
 	return refuseAll(all)
+}
+
+// changedSince is refuseUnexpected without the method, which a standby does not know.
+func (p *planner) changedSince(ctx context.Context) ([]*shadow.Refusal, error) {
+	if p.config.Expect == nil {
+		return nil, nil
+	}
+	exists, err := p.stateExists(ctx)
+	if err == nil && exists {
+		p.target.found, err = checkpoint.OpenRun(ctx, p.control, p.target.table.OID)
+	}
+	if err != nil {
+		return nil, err
+	}
+	expect := *p.config.Expect
+	expect.Method, p.config.Expect = "", &expect
+	return refusalsOf(p.refuseUnexpected()), nil
 }
 
 // onPrimaryOnly are the checks of serverRefusals whose answer is the primary's.
@@ -281,6 +340,9 @@ func (p *planner) planShadow(ctx context.Context) error {
 	if err != nil {
 		return p.refuseRights(err)
 	}
+	if err := p.tryEvery(ctx); err != nil {
+		return err
+	}
 	if err := p.notices(ctx); err != nil {
 		return err
 	}
@@ -289,7 +351,7 @@ func (p *planner) planShadow(ctx context.Context) error {
 
 // tryOut does work in a transaction that is rolled back.
 func (p *planner) tryOut(ctx context.Context, work func(tx pgx.Tx) error) (err error) {
-	conn, err := p.db.With(map[string]string{"statement_timeout": planTimeout}).Connect(ctx, "plan")
+	conn, err := p.db.With(map[string]string{"statement_timeout": pg.Milliseconds(planTimeout)}).Connect(ctx, "plan")
 	if err != nil {
 		return err
 	}

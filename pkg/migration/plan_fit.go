@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -12,6 +13,7 @@ import (
 	"github.com/pgshadow/pgshadow/copier"
 	"github.com/pgshadow/pgshadow/pkg/keyset"
 	"github.com/pgshadow/pgshadow/pkg/pg"
+	"github.com/pgshadow/pgshadow/pkg/schema"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
 )
 
@@ -238,18 +240,93 @@ func (p *planner) insert(ctx context.Context, tx pgx.Tx, plan *shadow.Plan, with
 	return nil, sum, nil
 }
 
-// tryAll tries every row, and writes none: nothing of it is in the WAL.
+// tryEvery tries every row of the table, where that is asked for, and writes none: nothing
+// of it is in the WAL.
+func (p *planner) tryEvery(ctx context.Context) error {
+	if !p.checkData || p.report.Rows == nil {
+		return nil
+	}
+	plan, names := p.run.plan, p.run.names
+	every := func(tx pgx.Tx) error {
+		if err := p.countLosses(ctx, tx, plan, []keyset.Range{{}}); err != nil {
+			return err
+		}
+		return p.tryAll(ctx, tx, plan)
+	}
+	err := p.tryOut(ctx, func(tx pgx.Tx) error {
+		if err := p.remake(ctx, tx, plan); err != nil {
+			return err
+		}
+		return every(tx)
+	})
+	if refusalsOf(err) == nil {
+		return err
+	}
+	return p.tryOut(ctx, func(tx pgx.Tx) error { // the change needs the foreign keys
+		if _, err := p.build(ctx, tx, names); err != nil {
+			return err
+		}
+		return every(tx)
+	})
+}
+
+// remake makes the shadow once more, without what was tried out on it, so that for all the
+// time that its transaction takes it has a lock on no table but the original.
+func (p *planner) remake(ctx context.Context, tx pgx.Tx, plan *shadow.Plan) error {
+	confined := p.confined(plan.Names)
+	if _, err := p.create(ctx, tx, plan.Names, confined); err != nil {
+		return err
+	}
+	for _, text := range p.target.change.Alters {
+		if err := p.alter(ctx, tx, plan.Names, text); err != nil {
+			return err
+		}
+	}
+	return execAll(ctx, tx, confined, plan.Strip)
+}
+
 func (p *planner) tryAll(ctx context.Context, tx pgx.Tx, plan *shadow.Plan) error {
-	ofIndexes := slices.DeleteFunc(p.report.Rows.Failures, func(f PlanFailure) bool { return f.Index == "" }) // on the sample
+	sampled := p.report.Rows
+	ofIndexes := slices.DeleteFunc(sampled.Failures, func(f PlanFailure) bool { return f.Index == "" })
 	p.report.Rows = &PlanRows{Failures: ofIndexes, All: true}
 	found, err := p.findMisfits(ctx, tx, plan, keyset.Range{})
 	p.report.Rows.Tried = found.rows
 	if err != nil {
 		return err
 	}
-	if slices.ContainsFunc(p.keys, func(key *foreignKey) bool { return key.sampled }) {
+	onSample := false
+	for _, key := range p.keys {
+		if onSample = onSample || key.sampled; !key.sampled {
+			continue
+		}
+		key.untried = true // the shadow is empty now
+		for _, orphan := range key.orphans {
+			p.fails(orphan)
+		}
+	}
+	if together := newTogether(plan); len(together) > 0 && !sampled.All {
+		onSample = true
+		p.note("whether rows stand in each other's way (%s) was tried on the sample only", strings.Join(together, ", "))
+	}
+	if onSample {
 		p.report.Rows.All = false
 	}
 	_, err = p.tryReferences(ctx, tx, plan, []keyset.Range{{}})
 	return err
+}
+
+// newTogether are new indexes that look at rows together: unique ones, and those of
+// exclusion constraints.
+func newTogether(plan *shadow.Plan) []string {
+	var all []string
+	for _, build := range plan.Builds {
+		there := slices.ContainsFunc(plan.Original.Indexes, func(index schema.Index) bool { return index.Name == build.Name })
+		statements := slices.Concat(build.Create, build.Attach)
+		if !there && slices.ContainsFunc(statements, func(s shadow.Statement) bool {
+			return strings.HasPrefix(s.SQL, "CREATE UNIQUE") || strings.Contains(s.SQL, " EXCLUDE ")
+		}) {
+			all = append(all, build.Name)
+		}
+	}
+	return all
 }

@@ -22,8 +22,10 @@ type foreignKey struct {
 	to   string
 	// notNull is of the rows that need a partner, and same of what they have in common.
 	notNull, same string
-	// sampled tells that only rows in the shadow can be tried.
+	// sampled tells that only rows in the shadow can be tried; orphans are those of them
+	// that have no partner.
 	sampled bool
+	orphans []PlanFailure
 	untried bool // for it cannot be
 }
 
@@ -156,31 +158,24 @@ func (p *planner) tryReferences(ctx context.Context, tx pgx.Tx, plan *shadow.Pla
 
 // findOrphans finds the rows of a range that have no partner, part by part.
 func (p *planner) findOrphans(ctx context.Context, tx pgx.Tx, plan *shadow.Plan, key *foreignKey, within keyset.Range) error {
-	for {
-		hi, err := p.nth(ctx, tx, plan, within, sampleRows)
-		if err != nil {
-			return err
-		}
-		part := within
-		if hi != nil {
-			part.Hi = hi
-		}
+	return p.parts(ctx, tx, plan, within, func(part keyset.Range) (bool, error) {
 		predicate, args := plan.Key.Predicate(plan.Key.Tuple(shadow.RowAlias), part, 1)
 		rows, err := plan.Confined().Query(ctx, tx, slices.Repeat([]string{"text"}, len(plan.Key)), fmt.Sprintf("SELECT %s FROM %s AS o WHERE %s AND (%s) AND NOT EXISTS (SELECT FROM %s AS r WHERE %s) ORDER BY %s LIMIT %d",
 			plan.Key.List(shadow.RowAlias), key.from, predicate, key.notNull, key.to, key.same, plan.Key.Order(shadow.RowAlias), failuresCounted-p.report.Rows.Failing), args...)
 		if err != nil {
-			return fmt.Errorf("looking for rows without a partner: %w", err)
+			return false, fmt.Errorf("looking for rows without a partner: %w", err)
 		}
 		orphans, err := pgx.CollectRows(rows, scanKey)
 		if err != nil {
-			return fmt.Errorf("looking for rows without a partner: %w", err)
+			return false, fmt.Errorf("looking for rows without a partner: %w", err)
 		}
 		for _, orphan := range orphans {
-			p.fails(PlanFailure{Key: &orphan, SQLState: pg.ForeignKeyViolation, Message: fmt.Sprintf("no row of %s for foreign key (%s)", strings.TrimPrefix(key.to, "ONLY "), strings.Join(key.Columns, ", "))})
+			failed := PlanFailure{Key: &orphan, SQLState: pg.ForeignKeyViolation, Message: fmt.Sprintf("no row of %s for foreign key (%s)", strings.TrimPrefix(key.to, "ONLY "), strings.Join(key.Columns, ", "))}
+			p.fails(failed)
+			if key.sampled {
+				key.orphans = append(key.orphans, failed)
+			}
 		}
-		if hi == nil || p.enough() {
-			return nil
-		}
-		within.Lo = hi
-	}
+		return !p.enough(), nil
+	})
 }

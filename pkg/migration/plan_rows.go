@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -54,17 +55,30 @@ type PlanEstimate struct {
 
 const (
 	// planTimeout bounds each statement of a plan.
-	planTimeout = "30000"
+	planTimeout = 30 * time.Second
 	sampleSpots = 4
-	sampleRows  = 20_000 // in all
+	sampleRows  = 20_000    // in all
+	sampleBytes = 100 << 20 // as the table has them, with indexes
 	// failuresListed is the most rows that a plan names, failuresCounted the most that
 	// it looks for.
 	failuresListed  = 10
 	failuresCounted = 1000
 )
 
-// tryRows puts rows of the original into the empty shadow, and builds its indexes.
+// tryRows puts rows of the original into the empty shadow, and builds its indexes. What
+// takes too long is left out of the plan, which says so.
 func (p *planner) tryRows(ctx context.Context, tx pgx.Tx, plan *shadow.Plan) error {
+	p.run.plan, p.run.names = plan, plan.Names
+	err := p.trySample(ctx, tx, plan)
+	if pg.Is(err, pg.QueryCanceled) && ctx.Err() == nil {
+		p.report.Rows, p.report.Estimate = nil, nil
+		p.note("rows are not tried, and the time is not estimated: a sample of them takes the server longer than %s", planTimeout)
+		return nil
+	}
+	return err
+}
+
+func (p *planner) trySample(ctx context.Context, tx pgx.Tx, plan *shadow.Plan) error {
 	spots, all, err := p.spots(ctx, tx, plan)
 	if err != nil {
 		return err
@@ -82,13 +96,13 @@ func (p *planner) tryRows(ctx context.Context, tx pgx.Tx, plan *shadow.Plan) err
 	}
 	p.report.Rows = &PlanRows{Failures: []PlanFailure{}, All: all}
 	sample := &trialRows{planner: p, tx: tx, plan: plan}
-	if err := sample.take(ctx, spots); err != nil {
-		return err
-	}
-	if p.checkData {
-		return p.tryAll(ctx, tx, plan)
-	}
-	return nil
+	return sample.take(ctx, spots)
+}
+
+// sampled is how many rows are tried at most. They are written: of wide ones fewer will do.
+func (p *planner) sampled() int {
+	width := p.report.Sizes.TotalBytes / max(p.report.Sizes.Rows, 1)
+	return int(max(200, min(sampleRows, sampleBytes/max(width, 1))))
 }
 
 func (p *planner) note(format string, args ...any) {
@@ -98,8 +112,9 @@ func (p *planner) note(format string, args ...any) {
 // spots are the ranges that are tried, which do not overlap: all that there is of a small
 // table, and of a larger one some that lie apart.
 func (p *planner) spots(ctx context.Context, tx pgx.Tx, plan *shadow.Plan) (spots []keyset.Range, all bool, err error) {
-	if p.report.Sizes.Rows <= 2*sampleRows || plan.Forced {
-		hi, err := p.nth(ctx, tx, plan, keyset.Range{}, 2*sampleRows)
+	rows := p.sampled()
+	if p.report.Sizes.Rows <= int64(2*rows) || plan.Forced {
+		hi, err := p.nth(ctx, tx, plan, keyset.Range{}, 2*rows)
 		return []keyset.Range{{Hi: hi}}, hi == nil, err
 	}
 	starts, err := p.starts(ctx, tx, plan)
@@ -119,7 +134,7 @@ func (p *planner) spots(ctx context.Context, tx pgx.Tx, plan *shadow.Plan) (spot
 				apart = true
 			}
 		}
-		hi, err := p.nth(ctx, tx, plan, keyset.Range{Lo: lo}, sampleRows/sampleSpots)
+		hi, err := p.nth(ctx, tx, plan, keyset.Range{Lo: lo}, rows/sampleSpots)
 		if err != nil {
 			return nil, false, err
 		}
@@ -188,32 +203,59 @@ func failure(err error) *PlanFailure {
 
 // countLosses counts in what was tried the rows that a conversion back does not restore.
 func (p *planner) countLosses(ctx context.Context, tx pgx.Tx, plan *shadow.Plan, spots []keyset.Range) error {
+	p.report.Losses = nil
 	for _, loss := range plan.Losses {
 		counted := PlanLoss{Loss: loss}
 		err := pgx.BeginFunc(ctx, tx, func(tx pgx.Tx) error {
 			var lost int64
 			for _, spot := range spots {
-				predicate, args := plan.Key.Predicate(plan.Key.Tuple(shadow.RowAlias), spot, 1)
-				rows, err := plan.Confined().Query(ctx, tx, []string{"int8"}, fmt.Sprintf(`SELECT count(*) FROM %s AS o WHERE %s AND (%s)::pg_catalog.text IS DISTINCT FROM (%s)::pg_catalog.text COLLATE pg_catalog."C"`,
-					plan.Source(), predicate, loss.Back, pg.Ident(shadow.RowAlias, loss.Column)), args...)
+				err := p.parts(ctx, tx, plan, spot, func(part keyset.Range) (bool, error) {
+					n, err := p.lostIn(ctx, tx, plan, loss, part)
+					lost += n
+					return true, err
+				})
 				if err != nil {
 					return err
 				}
-				n, err := pgx.CollectOneRow(rows, pgx.RowTo[int64])
-				if err != nil {
-					return err
-				}
-				lost += n
 			}
 			counted.Rows = &lost
 			return nil
 		})
-		if err != nil && pg.Server(err) == nil {
+		if err != nil && (pg.Server(err) == nil || pg.Is(err, pg.QueryCanceled)) {
 			return fmt.Errorf("counting what column %q loses: %w", loss.Column, err)
 		}
 		p.report.Losses = append(p.report.Losses, counted)
 	}
 	return nil
+}
+
+func (p *planner) lostIn(ctx context.Context, tx pgx.Tx, plan *shadow.Plan, loss shadow.Loss, part keyset.Range) (int64, error) {
+	predicate, args := plan.Key.Predicate(plan.Key.Tuple(shadow.RowAlias), part, 1)
+	rows, err := plan.Confined().Query(ctx, tx, []string{"int8"}, fmt.Sprintf(`SELECT count(*) FROM %s AS o WHERE %s AND (%s)::pg_catalog.text IS DISTINCT FROM (%s)::pg_catalog.text COLLATE pg_catalog."C"`,
+		plan.Source(), predicate, loss.Back, pg.Ident(shadow.RowAlias, loss.Column)), args...)
+	if err != nil {
+		return 0, err
+	}
+	return pgx.CollectOneRow(rows, pgx.RowTo[int64])
+}
+
+// parts does work on one part of a range after the other, each small enough for the
+// timeout of a statement, until it says that it has enough.
+func (p *planner) parts(ctx context.Context, tx pgx.Tx, plan *shadow.Plan, within keyset.Range, work func(part keyset.Range) (more bool, err error)) error {
+	for {
+		hi, err := p.nth(ctx, tx, plan, within, sampleRows)
+		if err != nil {
+			return err
+		}
+		part := within
+		if hi != nil {
+			part.Hi = hi
+		}
+		if more, err := work(part); err != nil || !more || hi == nil {
+			return err
+		}
+		within.Lo = hi
+	}
 }
 
 // tryRecipe tries rows against what a recipe adds, where a shadow could have it. Foreign
@@ -244,7 +286,10 @@ func (p *planner) tryRecipe(ctx context.Context) error {
 		p.note("rows are not tried: %s", refused[0].Reason)
 		return nil
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return p.tryEvery(ctx)
 }
 
 // withoutReferences is the part of a change that an empty copy of the table is let try.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -64,11 +65,40 @@ func (s *script) note(format string, args ...any) {
 
 // run writes a statement of the user's, which may end in a comment.
 func (s *script) run(sql string) {
-	s.WriteString(sql)
+	s.WriteString(forPsql(sql))
 	if strings.Contains(sql, "--") {
 		s.WriteString("\n")
 	}
 	s.WriteString(";\n")
+}
+
+// quoted are the parts of a statement in which psql looks for no variables: strings, names, comments, and dollar quotes, of
+// which the end is looked for apart.
+var quoted = regexp.MustCompile(`(?s)^(?:[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|--[^\n]*|/\*.*?\*/|\$(?:[\pL_][\pL\d_]*)?\$|[\pL_][\pL\d_$]*)`)
+
+// forPsql keeps psql from taking a colon for one of its variables, as in an array's slice,
+// where a blank behind it changes nothing.
+func forPsql(sql string) string {
+	var b strings.Builder
+	for sql != "" {
+		end := 1
+		if part := quoted.FindString(sql); part != "" {
+			end = len(part)
+			if part[0] == '$' {
+				if i := strings.Index(sql[end:], part); i >= 0 {
+					end += i + len(part)
+				}
+			}
+		} else if strings.HasPrefix(sql, "::") || strings.HasPrefix(sql, ":=") {
+			end = len("::")
+		}
+		b.WriteString(sql[:end])
+		if sql[:end] == ":" {
+			b.WriteString(" ")
+		}
+		sql = sql[end:]
+	}
+	return b.String()
 }
 
 func (s *script) set(local, name, value string) {
@@ -163,7 +193,8 @@ func (s *script) takenBack(r PlanReport, several bool) {
 	case len(r.Undo) == 0:
 		s.note("When it fails half way, it can be run again.")
 	default:
-		s.note("When it fails half way, what it has committed stays, and may keep rows from being written. This takes it back, as the role of the table's owner and each by itself; then it can be run again:")
+		s.note("When it fails before its first COMMIT, nothing of it is left, and there is nothing to take back. When it fails later, what it has committed stays, and may keep rows from being written. " +
+			"This takes it back, as the role of the table's owner and each by itself, once you have seen that it is the script's and that nobody has come to use it; then it can be run again:")
 		for _, undo := range r.Undo {
 			s.WriteString("--   " + lineBreaks.Replace(undo.SQL) + ";\n")
 		}
@@ -186,6 +217,7 @@ func (s *script) shadow(r PlanReport) {
 		}
 	}
 	s.WriteString("COMMIT;\n")
+	s.note("What was the original is kept in schema %s, of which pgshadow has no record. When you are sure: DROP SCHEMA %s CASCADE", r.retired, pg.Ident(r.retired))
 }
 
 func (r PlanReport) lockTimeout() int64 {

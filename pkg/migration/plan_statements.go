@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -69,11 +70,15 @@ func (p *planner) alone(phase Phase, wait string, s shadow.Statement) {
 
 // waitNow says for how long a lock of the table is waited for, and who holds one now.
 func (p *planner) waitNow(ctx context.Context, timeout time.Duration) string {
-	held := cutover.Holders(ctx, p.control, []uint32{p.target.table.OID})
+	return p.waitFor(ctx, timeout, "the table", p.target.table.OID)
+}
+
+func (p *planner) waitFor(ctx context.Context, timeout time.Duration, what string, oid uint32) string {
+	held := cutover.Holders(ctx, p.control, []uint32{oid})
 	if held == "" {
 		held = "; nobody has a lock on it now"
 	}
-	return fmt.Sprintf("for transactions that use the table, at most %s in each of %d attempts%s", timeout, p.config.Cutover.Attempts, held)
+	return fmt.Sprintf("for transactions that use %s, at most %s in each of %d attempts%s", what, timeout, p.config.Cutover.Attempts, held)
 }
 
 // nativeStatements lists the recipe.
@@ -113,13 +118,17 @@ func (p *planner) draft(ctx context.Context, tx pgx.Tx, names shadow.Names) erro
 	if err != nil {
 		return err
 	}
-	p.run.plan, p.run.names = plan, names
+	p.report.retired = names.RetiredSchema()
 	for _, text := range p.target.change.Alters {
 		made = append(made, shadow.Statement{SQL: "ALTER TABLE " + names.Shadow() + " " + text, Role: plan.Owner, Lock: "ACCESS EXCLUSIVE on " + names.Shadow(), Why: "the change, on the empty shadow"})
 	}
 	made = append(append(made, plan.Strip...), shadow.Seal(table, names)...)
-	p.add(Prepare, pg.DefaultLockTimeout, own, made...)
-	p.listRun(plan)
+	for i, listed := range p.add(Prepare, pg.DefaultLockTimeout, own, made...) {
+		if strings.HasSuffix(listed.Lock, " on "+table.Quoted()) {
+			p.report.Statements[i].ExpectedWait = "for schema changes of the table"
+		}
+	}
+	p.listRun(ctx, plan)
 	return p.tryRows(ctx, tx, plan)
 }
 
@@ -130,19 +139,15 @@ func (p *planner) made(ctx context.Context, tx pgx.Tx, names shadow.Names) ([]sh
 	if p.forced() {
 		all = append(all, shadow.ConfineSource(table, names)...)
 	}
-	all = append(all, shadow.Create(table, names)...)
 	return all, undone(ctx, tx, func(tx pgx.Tx) error {
-		if err := p.create(ctx, tx, names, p.confined(names)); err != nil {
-			return err
-		}
-		created, err := p.loadShadow(ctx, tx, names)
-		all = append(all, shadow.Grants(table, created, names)...)
+		created, err := p.create(ctx, tx, names, p.confined(names))
+		all = append(all, created...)
 		return err
 	})
 }
 
 // listRun lists what comes after prepare has built the shadow.
-func (p *planner) listRun(plan *shadow.Plan) {
+func (p *planner) listRun(ctx context.Context, plan *shadow.Plan) {
 	original, names, worker := plan.Original.Quoted(), plan.Names, 5*time.Second
 	online(p.more(Prepare, pg.DefaultLockTimeout, "none: no reader or writer is in its way", shadow.Statement{Why: "what the stream carries", Lock: "SHARE UPDATE EXCLUSIVE on " + original,
 		SQL: fmt.Sprintf("CREATE PUBLICATION %s FOR TABLE ONLY %s", pg.Ident(names.Publication()), original)}))
@@ -165,7 +170,7 @@ func (p *planner) listRun(plan *shadow.Plan) {
 		online(p.add(Verify, worker, beside, shadow.Statement{SQL: ofOriginal, Role: plan.Owner, Lock: "ACCESS SHARE on " + original, Why: why},
 			shadow.Statement{SQL: ofShadow, Role: plan.Owner, Lock: "ACCESS SHARE on " + names.Shadow(), Why: why}))
 	}
-	p.listSwap(plan, fence)
+	p.listSwap(ctx, plan, fence)
 }
 
 const (
@@ -188,16 +193,23 @@ func (p *planner) replays(plan *shadow.Plan, why string) []shadow.Statement {
 }
 
 // listSwap lists the cutover, and what comes after it.
-func (p *planner) listSwap(plan *shadow.Plan, fence shadow.Statement) {
+func (p *planner) listSwap(ctx context.Context, plan *shadow.Plan, fence shadow.Statement) {
 	names, worker, timeout := plan.Names, 5*time.Second, p.config.Cutover.LockTimeout
-	var swap []shadow.Statement
-	for _, lock := range plan.Locks {
-		swap = append(swap, lock.Statement)
+	for i, lock := range plan.Locks {
+		wait := p.wait
+		if lock.OID != 0 && lock.OID != plan.Original.OID {
+			wait = p.waitFor(ctx, timeout, "it", lock.OID)
+		}
+		p.add(Cutover, timeout, wait, lock.Statement)[0].Begins = i == 0
 	}
-	p.add(Cutover, timeout, p.wait, swap...)
 	online(p.more(Cutover, 0, "for the stream to bring it back, within --max-lock-hold", fence))
 	online(p.more(Cutover, timeout, under, p.replays(plan, "what is left, under the lock")...))
-	p.more(Cutover, timeout, under, plan.Swap...)
+	swap := p.more(Cutover, timeout, under, plan.Swap...)
+	for i := range swap {
+		if strings.HasPrefix(swap[i].SQL, "ALTER SEQUENCE") && strings.HasSuffix(swap[i].SQL, "OWNED BY NONE") {
+			swap[i].ExpectedWait = "for transactions that have called nextval() of it"
+		}
+	}
 	for _, completion := range plan.Completions {
 		p.add(CleanUp, worker, "for schema changes of the table", completion.Statement)
 	}

@@ -321,30 +321,3 @@ func refuseAll(all []*shadow.Refusal) error {
 		return Refusals(all)
 	}
 }
-
-// refuseVolatile refuses an expression whose value changes from call to call:
-// copy, replay and verification must all compute the same.
-func (m *Migration) refuseVolatile(ctx context.Context) error {
-	var names []string
-	for _, expressions := range []map[string]shadow.Expression{m.target.change.Using, m.target.change.Set} {
-		for _, expression := range expressions {
-			names = append(names, expression.Functions...)
-		}
-	}
-	if len(names) == 0 {
-		return nil
-	}
-	var volatile *string
-	// By the name alone the overload is not known: of a system function some may be
-	// volatile, as that of timezone for a time of day is before PostgreSQL 15.
-	err := m.control.QueryRow(ctx, `SELECT pg_catalog.min(name) FROM (SELECT proname AS name FROM pg_catalog.pg_proc WHERE proname = ANY ($1)
-		GROUP BY proname, pronamespace HAVING pg_catalog.bool_and(provolatile = 'v') OR pronamespace <> 'pg_catalog'::pg_catalog.regnamespace AND pg_catalog.bool_or(provolatile = 'v')) AS volatile`, names).Scan(&volatile)
-	if err != nil {
-		return fmt.Errorf("looking up the functions of the expressions: %w", err)
-	}
-	if volatile != nil {
-		return &shadow.Refusal{Check: "expression", Reason: fmt.Sprintf("function %s is volatile, so a row would not convert to the same value twice", *volatile),
-			Remedy: "use an immutable or stable function; declare yours so if it is"}
-	}
-	return nil
-}

@@ -83,10 +83,10 @@ func (m *Migration) record(ctx context.Context, tx pgx.Tx, names shadow.Names) e
 // again what is to be built after the copy.
 func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*shadow.Plan, error) {
 	confined := m.confined(names)
-	if err := m.create(ctx, tx, names, confined); err != nil {
+	if _, err := m.create(ctx, tx, names, confined); err != nil {
 		return nil, err
 	}
-	if err := m.tryAlters(ctx, tx, names); err != nil {
+	if err := m.tryAlters(ctx, tx, names, m.target.change.Alters); err != nil {
 		return nil, err
 	}
 	attached, err := m.alterAll(ctx, tx, names)
@@ -95,6 +95,9 @@ func (m *Migration) build(ctx context.Context, tx pgx.Tx, names shadow.Names) (*
 	}
 	changed, err := m.loadShadow(ctx, tx, names)
 	if err != nil {
+		return nil, err
+	}
+	if err := m.refuseVolatileCasts(ctx, tx, changed); err != nil {
 		return nil, err
 	}
 	plan, err := m.newPlan(ctx, tx, names, changed, attached)
@@ -134,22 +137,40 @@ func (m *Migration) newPlan(ctx context.Context, tx pgx.Tx, names shadow.Names, 
 }
 
 // create makes the shadow as the original is, and first what confines the code
-// that this could run already.
-func (m *Migration) create(ctx context.Context, tx pgx.Tx, names shadow.Names, confined pg.Confined) error {
+// that this could run already. It returns the statements of the former.
+func (m *Migration) create(ctx context.Context, tx pgx.Tx, names shadow.Names, confined pg.Confined) ([]shadow.Statement, error) {
 	if err := m.confine(ctx, tx, names); err != nil {
-		return err
+		return nil, err
 	}
-	if err := execAll(ctx, tx, confined, shadow.Create(m.target.table, names)); err != nil {
-		return err
+	all := shadow.Create(m.target.table, names)
+	if err := execAll(ctx, tx, confined, all); err != nil {
+		return nil, refuseUncopied(m.target.table, err)
 	}
 	created, err := m.loadShadow(ctx, tx, names)
 	if err != nil {
+		return nil, err
+	}
+	grants := shadow.Grants(m.target.table, created, names)
+	if err := execAll(ctx, tx, confined, grants); err != nil {
+		return nil, err
+	}
+	all = append(all, grants...)
+	labels := shadow.Labels(m.target.table, names, m.target.server.Superuser)
+	for _, label := range labels {
+		all = append(all, label.Statements...)
+	}
+	return all, m.label(ctx, tx, confined, labels)
+}
+
+// refuseUncopied makes a refusal of what PostgreSQL has no copy of: a CHECK or a generated
+// column that speaks of the whole row.
+func refuseUncopied(table *schema.Table, err error) error {
+	said := pg.Judged(err)
+	if said == nil || said.Code != pg.NotSupported {
 		return err
 	}
-	if err := execAll(ctx, tx, confined, shadow.Grants(m.target.table, created, names)); err != nil {
-		return err
-	}
-	return m.label(ctx, tx, confined, shadow.Labels(m.target.table, names, m.target.server.Superuser))
+	return &shadow.Refusal{Check: "table", Reason: fmt.Sprintf("no copy of %s can be made: %s", table, strings.TrimSpace(said.Message+" "+said.Detail)),
+		Remedy: "drop what the message names before the change, and add it again after"}
 }
 
 // sessionPath is the search_path of every session that evaluates the user's

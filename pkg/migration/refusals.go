@@ -52,12 +52,20 @@ func unplanned(format string, args ...any) error {
 	return &shadow.Refusal{Check: "plan", Reason: fmt.Sprintf(format, args...), Remedy: "look at a new plan: pgshadow plan --output json"}
 }
 
-// refuseOtherPlan refuses a plan of another change.
+// refuseOtherPlan refuses a plan of another table or change. A run that is taken up again
+// keeps its table, whatever it is called by now.
 func (m *Migration) refuseOtherPlan() error {
-	if plan := m.config.Expect; plan != nil && (!slices.Equal(plan.Alters, m.config.Alters) || !maps.Equal(plan.Set, m.config.Set)) {
+	plan := m.config.Expect
+	switch {
+	case plan == nil:
+		return nil
+	case !m.recovery.again && plan.Table != m.target.table.String():
+		return unplanned("it is the plan of %s, and not of %s", plan.Table, m.target.table)
+	case !slices.Equal(plan.Alters, m.config.Alters) || !maps.Equal(plan.Set, m.config.Set):
 		return unplanned("the plan is for another change: %s", strings.Join(plan.Alters, "; "))
+	default:
+		return nil
 	}
-	return nil
 }
 
 // refuseUnexpected refuses what was not planned for. A run that goes on was planned for
@@ -117,6 +125,7 @@ func identityRefusals(table *schema.Table) []*shadow.Refusal {
 // does not carry over.
 var obstacleRemedies = map[string]string{
 	"foreign key":                          "drop it before the change and add it again after",
+	"disabled constraint trigger":          "ALTER TABLE ... ENABLE TRIGGER ALL before the change, and DISABLE TRIGGER again after",
 	"materialized view":                    "give --matviews=recreate, with which it is empty from the swap until it is refreshed after it; or drop it before the change and create it again after",
 	"inheritance":                          "detach the table from its parent or children first",
 	"partition being detached":             "finish it first: ALTER TABLE ... DETACH PARTITION ... FINALIZE",

@@ -64,10 +64,7 @@ type run struct {
 func Run(ctx context.Context, config Config) (Report, error) {
 	m := &Migration{config: config.withDefaults(), began: time.Now(), steering: newSteering(), report: Report{Table: config.Table}}
 	m.rehearsal = newRehearsal(config.Rehearsal)
-	err := m.persist(ctx)
-	if ctx.Err() != nil && pg.Is(err, pg.QueryCanceled) {
-		err = fmt.Errorf("%w: %w", ctx.Err(), err) // the server ended the statement because we did
-	}
+	err := byUs(ctx, m.persist(ctx))
 	if !m.removed && (outcomeOf(err) == Aborted || m.rehearsal.ends(err)) {
 		if left := m.abort(ctx, err); left != nil {
 			err = fmt.Errorf("%w: %w; %w", err, errNotRemoved, left)

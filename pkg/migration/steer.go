@@ -238,6 +238,14 @@ func (m *Migration) carryOut(ctx context.Context, conn *pgx.Conn, command checkp
 	return m.steerThrottle()
 }
 
+// releasedIn answers who releases the cutover. A native run waits in its one phase.
+func releasedIn(phase Phase) string {
+	if phase == Cutover || phase == Native {
+		return "the cutover is released, and attempts begin now"
+	}
+	return fmt.Sprintf("the cutover is released; the run is in phase %s, and swaps the tables without waiting when it gets there", phase)
+}
+
 // consider works out what a command makes of the wishes, and what to answer.
 func (m *Migration) consider(command checkpoint.Command) (wanted wishes, answer string, err error) {
 	wanted, _ = m.steering.now()
@@ -255,10 +263,7 @@ func (m *Migration) consider(command checkpoint.Command) (wanted wishes, answer 
 		return wanted, fmt.Sprintf("goes on in phase %s", phase), nil
 	case CommandCutover:
 		wanted.Released = "released " + by
-		if phase == Cutover {
-			return wanted, "the cutover is released, and attempts begin now", nil
-		}
-		return wanted, fmt.Sprintf("the cutover is released; the run is in phase %s, and swaps the tables without waiting when it gets there", phase), nil
+		return wanted, releasedIn(phase), nil
 	case CommandAbort:
 		wanted.Aborted = command.By
 		return wanted, fmt.Sprintf("the run is aborted in phase %s", phase), nil

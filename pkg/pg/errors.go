@@ -21,6 +21,8 @@ const (
 	UndefinedObject     = "42704"
 	InvalidSchemaName   = "3F000"
 	ObjectInUse         = "55006"
+	DependentObjects    = "2BP01"
+	NotSupported        = "0A000"
 	InsufficientRights  = "42501"
 
 	NotInPrerequisiteState = "55000"

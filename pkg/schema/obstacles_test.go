@@ -43,6 +43,8 @@ func TestObstacles(t *testing.T) {
 		{`CREATE VIEW v AS SELECT id FROM "S x"."T t"; CREATE FUNCTION g(v) RETURNS int LANGUAGE sql AS 'SELECT 1'`, `row type user: function public.g(public.v)`, `DROP FUNCTION g; DROP VIEW v`},
 		{`CREATE VIEW v AS SELECT id FROM "S x"."T t"; CREATE MATERIALIZED VIEW mv AS SELECT * FROM v`, `materialized view: public.mv`, `DROP VIEW v CASCADE`},
 		{`CREATE MATERIALIZED VIEW mv AS SELECT count(*) FROM "S x"."T t"`, `materialized view: public.mv`, `DROP MATERIALIZED VIEW mv`},
+		{`CREATE TABLE child (n int REFERENCES "S x"."T t"); ALTER TABLE child DISABLE TRIGGER ALL`, `disabled constraint trigger: of child_n_fkey on public.child`, `DROP TABLE child`},
+		{`ALTER TABLE "S x"."T t" ADD CONSTRAINT up FOREIGN KEY (id) REFERENCES "S x".other (o); ALTER TABLE "S x"."T t" DISABLE TRIGGER ALL`, `disabled constraint trigger: of up on "S x"."T t"`, `ALTER TABLE "S x"."T t" DROP CONSTRAINT up`},
 		{`CREATE TABLE child () INHERITS ("S x"."T t")`, `inheritance: public.child`, `DROP TABLE child`},
 		{`CREATE TABLE parent (id int NOT NULL); ALTER TABLE "S x"."T t" INHERIT parent`, `inheritance: public.parent`, `ALTER TABLE "S x"."T t" NO INHERIT parent; DROP TABLE parent`},
 		{`SELECT pg_create_logical_replication_slot('test_decoding_' || md5(current_database()), 'test_decoding'); SELECT pg_create_logical_replication_slot('pgshadow_' || md5(current_database()), 'pgoutput'); CREATE PUBLICATION everything FOR ALL TABLES`, ``, `DROP PUBLICATION everything`},

@@ -223,6 +223,7 @@ func inChain(grants []schema.Grant, owner string) []schema.Grant {
 // foreignKey adds one to a table.
 func (b *builder) foreignKey(key schema.ForeignKey, definition string) {
 	b.add("foreign key", "ALTER TABLE %s ADD CONSTRAINT %s %s", b.table, pg.Ident(key.Name), definition)
+	b.takes("SHARE ROW EXCLUSIVE on %s, and on the table that it references", b.table)
 	if key.Comment != nil {
 		b.add("constraint comment", "COMMENT ON CONSTRAINT %s ON %s IS %s", pg.Ident(key.Name), b.table, pg.Literal(*key.Comment))
 	}

@@ -26,6 +26,15 @@ func (b *builder) addWith(settings map[string]string, why, sql string, args ...a
 	})
 }
 
+// takes says of the last statement which lock it takes, where that is not ACCESS EXCLUSIVE
+// on the builder's table.
+func (b *builder) takes(format string, args ...any) {
+	b.statements[len(b.statements)-1].Lock = fmt.Sprintf(format, args...)
+}
+
+// noLock is for statements that take no lock on a table.
+const noLock = "none"
+
 // Create lists the statements that build an empty, complete copy of the
 // original in the run's own schema, where every object keeps its own name.
 func Create(original *schema.Table, names Names) []Statement {
@@ -37,6 +46,7 @@ func Create(original *schema.Table, names Names) []Statement {
 		})
 	}
 	b.add("whoever has granted or owns something is at work in it too, until the shadow is built", "GRANT USAGE ON SCHEMA %s TO PUBLIC", pg.Ident(names.ShadowSchema()))
+	b.takes(noLock)
 	b.createTable(original)
 	for _, column := range original.Columns {
 		b.column(original, column)
@@ -60,6 +70,7 @@ func Create(original *schema.Table, names Names) []Statement {
 func Seal(original *schema.Table, names Names) []Statement {
 	b := &builder{owner: original.Owner, table: names.Shadow()}
 	b.add("nobody else gets at the shadow", "REVOKE USAGE ON SCHEMA %s FROM PUBLIC", pg.Ident(names.ShadowSchema()))
+	b.takes(noLock)
 	return b.statements
 }
 
@@ -79,6 +90,7 @@ func (b *builder) createTable(original *schema.Table) {
 		"the shadow table: columns, defaults, generated columns, checks, storage",
 		"CREATE TABLE %s (LIKE %s INCLUDING DEFAULTS INCLUDING GENERATED INCLUDING STORAGE INCLUDING COMPRESSION INCLUDING CONSTRAINTS INCLUDING COMMENTS)%s",
 		b.table, pg.Ident(original.Schema, original.Name), clause)
+	b.takes("ACCESS SHARE on %s", original.Quoted())
 }
 
 // reloption renders a stored option, name=value, for WITH (...).

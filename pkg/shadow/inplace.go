@@ -49,11 +49,7 @@ func newInPlace(statement *nodes.AlterTableStmt, newer bool, text string) (in In
 		return in, err
 	}
 	for _, node := range statement.Cmds {
-		command := node.GetAlterTableCmd()
-		in.Lock = Stronger(in.Lock, lockOf(command))
-		in.ValidatesKey = in.ValidatesKey || validatesKey(command) && (!newer || !notEnforced.MatchString(text))
-		in.Fills = in.Fills || command.Subtype == nodes.AlterTableType_AT_AlterColumnType || hasValue(command.Def.GetColumnDef())
-		in.Drops = in.Drops || command.Subtype == nodes.AlterTableType_AT_DropColumn || command.Subtype == nodes.AlterTableType_AT_DropConstraint
+		in.note(node.GetAlterTableCmd(), newer && notEnforced.MatchString(text))
 	}
 	if !newer && own != nil {
 		if in.Pieces, err = pieces(statement, own); err != nil {
@@ -62,6 +58,14 @@ func newInPlace(statement *nodes.AlterTableStmt, newer bool, text string) (in In
 	}
 	in.Trial, err = trialOf(statement, own, text)
 	return in, err
+}
+
+// note takes in what one action takes.
+func (in *InPlace) note(command *nodes.AlterTableCmd, notEnforced bool) {
+	in.Lock = Stronger(in.Lock, lockOf(command))
+	in.ValidatesKey = in.ValidatesKey || validatesKey(command) && !notEnforced
+	in.Fills = in.Fills || command.Subtype == nodes.AlterTableType_AT_AlterColumnType || hasValue(command.Def.GetColumnDef())
+	in.Drops = in.Drops || command.Subtype == nodes.AlterTableType_AT_DropColumn || command.Subtype == nodes.AlterTableType_AT_DropConstraint
 }
 
 // trialOf is the text of an --alter, of whose actions own are the texts, without what speaks

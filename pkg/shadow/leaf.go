@@ -38,6 +38,7 @@ func (p *Plan) leave(b *builder, in Inputs) {
 		return
 	}
 	b.add("a table with checks outstanding cannot change its parent", "SET CONSTRAINTS ALL IMMEDIATE")
+	b.takes(noLock)
 	c := &builder{owner: in.Membership.Role, table: leaf.Parent().Quoted()}
 	c.add("the original is no partition any more", "ALTER TABLE %s DETACH PARTITION %s", c.table, p.Original.Quoted())
 	b.statements = append(b.statements, c.statements...)

@@ -29,8 +29,9 @@ func (p *Plan) swap(in Inputs, m mapping, hasKey bool) []Statement {
 	p.leave(b, in)
 	identities, serials := p.sequences(b, m)
 	p.move(b, in, m, identities)
-	for _, statement := range serials {
-		b.add("the sequence belongs to the new table's column", "%s", statement)
+	for _, sequence := range serials {
+		b.add("the sequence belongs to the new table's column", "ALTER SEQUENCE %s OWNED BY %s", sequence.name, sequence.owner)
+		b.takes("SHARE ROW EXCLUSIVE on %s", sequence.name)
 	}
 	p.join(b, in)
 	p.attach(b, in.Attached)
@@ -38,10 +39,13 @@ func (p *Plan) swap(in Inputs, m mapping, hasKey bool) []Statement {
 	return b.statements
 }
 
-// sequences lets serial sequences go, and returns the statements that take them
-// up again. It also returns those that carry identity values over, to be run when
+// serial is a sequence and the column of the new table that it is to belong to.
+type serial struct{ name, owner string }
+
+// sequences lets serial sequences go, and returns those, to be taken up again. It
+// also returns the statements that carry identity values over, to be run when
 // the original's sequences have moved, and so are locked.
-func (p *Plan) sequences(b *builder, m mapping) (identities, serials []string) {
+func (p *Plan) sequences(b *builder, m mapping) (identities []Statement, serials []serial) {
 	for _, sequence := range m.original.Sequences {
 		partner, kept := m.partner[sequence.Attnum]
 		if !kept {
@@ -50,20 +54,22 @@ func (p *Plan) sequences(b *builder, m mapping) (identities, serials []string) {
 		name := pg.Ident(sequence.Schema, sequence.Name)
 		if !sequence.Identity {
 			b.add("the sequence stays where it is", "ALTER SEQUENCE %s OWNED BY NONE", name)
-			serials = append(serials, fmt.Sprintf("ALTER SEQUENCE %s OWNED BY %s", name, pg.Ident(m.original.Schema, m.original.Name, partner.Name)))
+			b.takes("SHARE ROW EXCLUSIVE on %s", name)
+			serials = append(serials, serial{name, pg.Ident(m.original.Schema, m.original.Name, partner.Name)})
 			continue
 		}
 		for _, own := range m.shadow.Sequences {
 			if own.Identity && own.Attnum == partner.Attnum {
-				identities = append(identities, fmt.Sprintf("SELECT pg_catalog.setval(%s::pg_catalog.regclass, s.last_value, s.is_called) FROM %s s",
-					pg.Literal(pg.Ident(own.Schema, own.Name)), pg.Ident(p.Names.RetiredSchema(), sequence.Name)))
+				from, to := pg.Ident(p.Names.RetiredSchema(), sequence.Name), pg.Ident(own.Schema, own.Name)
+				identities = append(identities, Statement{Role: b.owner, Why: "identity value", Lock: fmt.Sprintf("ACCESS SHARE on %s, ROW EXCLUSIVE on %s", from, to),
+					SQL: fmt.Sprintf("SELECT pg_catalog.setval(%s::pg_catalog.regclass, s.last_value, s.is_called) FROM %s s", pg.Literal(to), from)})
 			}
 		}
 	}
 	return identities, serials
 }
 
-func (p *Plan) move(b *builder, in Inputs, m mapping, identities []string) {
+func (p *Plan) move(b *builder, in Inputs, m mapping, identities []Statement) {
 	original, schemaName := pg.Ident(m.original.Schema, m.original.Name), pg.Ident(m.original.Schema)
 	retired := pg.Ident(in.Names.RetiredSchema())
 	as := func(role, why, sql string, args ...any) {
@@ -72,11 +78,11 @@ func (p *Plan) move(b *builder, in Inputs, m mapping, identities []string) {
 	}
 	for _, statistic := range m.original.Statistics {
 		as(in.SwapRole, "extended statistics", "ALTER STATISTICS %s SET SCHEMA %s", pg.Ident(statistic.Schema, statistic.Name), retired)
+		b.takes(noLock)
 	}
 	as(in.SwapRole, "the original retires", "ALTER TABLE %s SET SCHEMA %s", original, retired)
-	for _, statement := range identities {
-		b.add("identity value", "%s", statement)
-	}
+	b.takes("ACCESS EXCLUSIVE on %s and its sequences", original)
+	b.statements = append(b.statements, identities...)
 	as(in.SwapRole, "the shadow takes its place", "ALTER TABLE %s SET SCHEMA %s", in.Names.Shadow(), schemaName)
 	for _, statistic := range m.shadow.Statistics {
 		target := m.original.Schema
@@ -86,6 +92,7 @@ func (p *Plan) move(b *builder, in Inputs, m mapping, identities []string) {
 			}
 		}
 		as(in.SwapRole, "extended statistics", "ALTER STATISTICS %s SET SCHEMA %s", pg.Ident(statistic.Schema, statistic.Name), pg.Ident(target))
+		b.takes(noLock)
 	}
 }
 
@@ -106,15 +113,19 @@ func (p *Plan) detach(b *builder) {
 			names[i] = view.Quoted()
 		}
 		as(views[0].Owner, "views are made again on the new table", "DROP %s %s", views[0].Kind(), strings.Join(names, ", "))
+		b.takes("ACCESS EXCLUSIVE on %s", strings.Join(names, ", "))
 	}
 	for _, key := range a.ReferencedBy {
 		as(key.Table.Owner, "a foreign key to the original", "ALTER TABLE %s DROP CONSTRAINT %s", key.Table.Quoted(), pg.Ident(key.Name))
+		b.takes("ACCESS EXCLUSIVE on %s and %s", key.Table.Quoted(), table)
 	}
 	for _, key := range a.References {
 		as(p.Owner, "a foreign key of the original", "ALTER TABLE %s DROP CONSTRAINT %s", table, pg.Ident(key.Name))
+		b.takes("ACCESS EXCLUSIVE on %s and %s", table, key.Table.Quoted())
 	}
 	for _, publication := range a.Publications {
 		as(publication.Owner, "a publication of the original", "ALTER PUBLICATION %s DROP TABLE ONLY %s", pg.Ident(publication.Name), table)
+		b.takes("SHARE UPDATE EXCLUSIVE on %s", table)
 	}
 }
 
@@ -146,9 +157,11 @@ func (p *Plan) attach(b *builder, a schema.Attached) {
 	}
 	if a.RowSecurity {
 		b.add("row security", "ALTER TABLE %s ENABLE ROW LEVEL SECURITY", table)
+		b.takes("ACCESS EXCLUSIVE on %s", table)
 	}
 	if a.Forced {
 		b.add("row security", "ALTER TABLE %s FORCE ROW LEVEL SECURITY", table)
+		b.takes("ACCESS EXCLUSIVE on %s", table)
 	}
 	for _, key := range a.References {
 		c := &builder{owner: p.Owner, table: table}
@@ -166,6 +179,7 @@ func (p *Plan) attach(b *builder, a schema.Attached) {
 			c.owner = p.Owner
 		}
 		c.add("publication", "ALTER PUBLICATION %s ADD TABLE ONLY %s%s", pg.Ident(publication.Name), table, publicationClauses(publication))
+		c.takes("SHARE UPDATE EXCLUSIVE on %s", table)
 		b.statements = append(b.statements, c.statements...)
 	}
 }

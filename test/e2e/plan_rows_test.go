@@ -55,6 +55,68 @@ func TestPlanLeavesSequences(t *testing.T) {
 	}
 }
 
+// TestPlanOfAVolatileCast: a conversion that gives another value at each call is refused before it is run.
+func TestPlanOfAVolatileCast(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, `CREATE TABLE t (id int PRIMARY KEY, n int); INSERT INTO t VALUES (1, 1); CREATE SEQUENCE us; CREATE TYPE e AS (n bigint); CREATE FUNCTION counted(int) RETURNS e LANGUAGE sql AS $$ SELECT ROW(nextval('us'))::e $$;
+		CREATE CAST (int AS e) WITH FUNCTION counted AS ASSIGNMENT`)
+	plan := planned(t, db, migration.PlanConfig{CheckData: true, Config: migration.Config{Alters: []string{"ALTER COLUMN n TYPE e"}, AllowLossy: true}})
+	if len(plan.Refusals) != 1 || plan.Refusals[0].Check != "expression" || !strings.Contains(plan.Refusals[0].Reason, "counted(integer)") {
+		t.Errorf("refusals: %+v", plan.Refusals)
+	}
+	if called := pgtest.Scalar[bool](t, db, "SELECT is_called FROM us"); called {
+		t.Error("the function was called")
+	}
+}
+
+// TestPlanOfAllRows: with CheckData what is lost is counted in all of the table, what was tried of a new unique index on the
+// sample alone is said, and no lock on another table is held meanwhile.
+func TestPlanOfAllRows(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, "CREATE TABLE parent (id int PRIMARY KEY); INSERT INTO parent VALUES (1);"+
+		"CREATE TABLE t (id int PRIMARY KEY, n numeric NOT NULL, p int NOT NULL DEFAULT 1 REFERENCES parent); INSERT INTO t SELECT i, i FROM generate_series(1, 60000) i;"+
+		"UPDATE t SET n = n + 0.5 WHERE id IN (12345, 59000, 59001); UPDATE t SET n = 7 WHERE id = 59002; ANALYZE t")
+	plan := planned(t, db, migration.PlanConfig{CheckData: true, Config: migration.Config{Alters: []string{"ALTER COLUMN n TYPE numeric(10,0)"}, AllowLossy: true}})
+	if len(plan.Losses) != 1 || plan.Losses[0].Rows == nil || *plan.Losses[0].Rows != 3 || !plan.Rows.All {
+		t.Errorf("losses: %+v, rows %+v", plan.Losses, plan.Rows)
+	}
+	plan = planned(t, db, migration.PlanConfig{CheckData: true, Config: migration.Config{Alters: []string{"ADD UNIQUE (n)"}}})
+	if plan.Rows.All || !notes(plan, "t_n_key", "on the sample only") {
+		t.Errorf("rows %+v, notices %q", plan.Rows, plan.Notices)
+	}
+	db.Exec(t, "CREATE FUNCTION looked(int) RETURNS boolean STABLE LANGUAGE sql AS $$ SELECT $1 < 59000 OR NOT EXISTS (SELECT FROM pg_locks WHERE pid = pg_backend_pid() AND relation = 'public.parent'::regclass) $$")
+	plan = planned(t, db, migration.PlanConfig{CheckData: true, Config: migration.Config{Alters: []string{"ALTER COLUMN n TYPE numeric(12,1), ADD CHECK (looked(id))"}, AllowLossy: true}})
+	if plan.Rows == nil || plan.Rows.Failing != 0 {
+		t.Errorf("the table at the other end of the foreign key is locked while all rows are tried: %+v", plan.Rows)
+	}
+}
+
+// TestPlanThatTakesTooLong: the plan is there all the same, and says that rows are not tried.
+func TestPlanThatTakesTooLong(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, planSchema+"CREATE FUNCTION slow(bigint) RETURNS boolean IMMUTABLE LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN true; END $$")
+	plan := planned(t, db, migration.PlanConfig{CheckData: true, Config: migration.Config{Alters: []string{"ALTER COLUMN n TYPE bigint, ADD CHECK (slow(id))"}}})
+	if plan.Method != "shadow" || len(plan.Statements) == 0 || plan.Rows != nil || plan.Estimate != nil || !notes(plan, "rows are not tried", "30s") {
+		t.Errorf("%q, rows %+v, notices %q, refusals %+v", plan.Method, plan.Rows, plan.Notices, plan.Refusals)
+	}
+}
+
+// TestPlanOfALockedTable names who has it, after a bounded wait.
+func TestPlanOfALockedTable(t *testing.T) {
+	t.Parallel()
+	db := pgtest.New(t)
+	db.Exec(t, planSchema)
+	other := db.Conn(t)
+	mustExec(t, other, "SET application_name = 'the other'; BEGIN; LOCK TABLE t IN ACCESS EXCLUSIVE MODE")
+	_, err := migration.Plan(t.Context(), migration.PlanConfig{Config: migration.Config{DSN: db.DSN, Table: "t", Alters: []string{"ALTER COLUMN n TYPE bigint"}}})
+	if err == nil || !strings.Contains(err.Error(), "the other") {
+		t.Errorf("it is not told who has the lock: %v", err)
+	}
+}
+
 // TestPlanWritesInFewSubtransactions (hazard H20): the transaction ids that a plan takes do not grow with the rows that do not fit.
 func TestPlanWritesInFewSubtransactions(t *testing.T) {
 	t.Parallel()

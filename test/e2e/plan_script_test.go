@@ -43,6 +43,30 @@ func TestPlanScript(t *testing.T) {
 	}
 }
 
+// TestPlanScriptKeepsGrants: nobody gets a right by the script that a plain ALTER TABLE would not leave, or loses one.
+func TestPlanScriptKeepsGrants(t *testing.T) {
+	t.Parallel()
+	scripted, plain := pgtest.New(t), pgtest.New(t)
+	const alter = `ALTER COLUMN n TYPE bigint, ADD COLUMN z int[] DEFAULT ARRAY[1, 2], ADD CHECK (arr[1:"PORT"] IS NOT NULL)`
+	reader, owner := scripted.Role(t, "reader", ""), scripted.Role(t, "shop", "")
+	for _, db := range []*pgtest.DB{scripted, plain} {
+		db.Exec(t, `CREATE TABLE secret (id int PRIMARY KEY, n int, "PORT" int DEFAULT 1, arr int[] DEFAULT '{1,2}'); INSERT INTO secret (id, n) VALUES (1, 1); CREATE INDEX ON secret ((arr[1:"PORT"]));`+
+			"ALTER TABLE secret OWNER TO "+owner+"; GRANT CREATE ON SCHEMA public TO "+owner+"; GRANT SELECT ON secret TO "+reader+"; GRANT UPDATE (n) ON secret TO "+reader+
+			"; ALTER DEFAULT PRIVILEGES FOR ROLE "+owner+" GRANT SELECT ON TABLES TO PUBLIC")
+	}
+	plan, err := migration.Plan(t.Context(), migration.PlanConfig{Config: migration.Config{DSN: scripted.DSN, Table: "secret", Alters: []string{alter}}})
+	if err != nil || plan.Method != "shadow" {
+		t.Fatalf("%v, %s %+v", err, plan.Method, plan.Refusals)
+	}
+	if failed := runScript(t, scripted.DSN, plan.Script()); failed != "" {
+		t.Fatal(failed)
+	}
+	plain.Exec(t, "ALTER TABLE secret "+alter)
+	if got, want := pgtest.Dump(t, scripted), pgtest.Dump(t, plain); got != want {
+		t.Errorf("the dump differs from that after a plain ALTER TABLE:\n%s", lineDiff(want, got))
+	}
+}
+
 // TestPlanScriptOfAnyName: what a name holds stays a name, in a script that is run and in one that is refused.
 func TestPlanScriptOfAnyName(t *testing.T) {
 	t.Parallel()

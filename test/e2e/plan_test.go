@@ -222,7 +222,19 @@ func TestExpectPlan(t *testing.T) {
 	if says := refused(t, db, other); says.Error.Check != "plan" || !strings.Contains(says.Error.Message, "another change") {
 		t.Errorf("another change: %+v", says.Error)
 	}
+	dry := planned(t, db, migration.PlanConfig{Config: other})
+	if len(dry.Refusals) != 1 || dry.Refusals[0].Check != "plan" || dry.ExitCode != migration.Refused.ExitCode() {
+		t.Errorf("the plan of another change: %+v", dry.Refusals)
+	}
+	elsewhere := config
+	elsewhere.Table = "other"
+	if says := refused(t, db, elsewhere); says.Error.Check != "plan" || !strings.Contains(says.Error.Message, "it is the plan of public.t, and not of public.other") {
+		t.Errorf("another table: %+v", says.Error)
+	}
 	db.Exec(t, "COMMENT ON COLUMN t.v IS 'new'")
+	if dry = planned(t, db, migration.PlanConfig{Config: config}); len(dry.Refusals) != 1 || dry.Refusals[0].Check != "plan" {
+		t.Errorf("the plan of a changed table: %+v", dry.Refusals)
+	}
 	if says := refused(t, db, config); says.Error.Check != "plan" || !strings.Contains(says.Error.Message, "v") {
 		t.Errorf("a changed table: %+v", says.Error)
 	}
@@ -245,6 +257,15 @@ func TestPlanOnAStandby(t *testing.T) {
 	}
 	if !slices.ContainsFunc(plan.Notices, func(n string) bool { return strings.Contains(n, "materialized view") }) {
 		t.Errorf("nothing of what is in the way: %q", plan.Notices)
+	}
+	expecting := migration.Config{DSN: dsn, Table: "t", Alters: plan.Alters, Expect: &plan}
+	if again, err := migration.Plan(t.Context(), migration.PlanConfig{Config: expecting}); err != nil || len(again.Refusals) > 0 {
+		t.Errorf("as planned: %v %+v", err, again.Refusals)
+	}
+	p.db.Exec(t, "COMMENT ON COLUMN t.v IS 'new'")
+	p.awaitReplay(t)
+	if again, err := migration.Plan(t.Context(), migration.PlanConfig{Config: expecting}); err != nil || len(again.Refusals) != 1 || again.Refusals[0].Check != "plan" {
+		t.Errorf("a changed table: %v %+v", err, again.Refusals)
 	}
 	if plan, err := migration.Plan(t.Context(), migration.PlanConfig{Config: migration.Config{DSN: dsn, Table: "one", Alters: []string{"ADD COLUMN y int"}}}); err != nil || plan.ExitCode != migration.Refused.ExitCode() {
 		t.Errorf("a view: %v %+v", err, plan.Refusals)

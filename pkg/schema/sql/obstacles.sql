@@ -20,6 +20,11 @@ SELECT 'foreign key', pg_catalog.format('%I on %s, which is partitioned', k.conn
   FROM pg_catalog.pg_constraint k JOIN pg_catalog.pg_class c ON c.oid = k.conrelid AND c.relkind = 'p'
  WHERE k.contype = 'f' AND k.confrelid = $1 AND k.conparentid = 0 AND pg_catalog.current_setting('server_version_num')::int < 180000
 UNION ALL
+-- Their state is a superuser's to set, and the constraint would be enforced again.
+SELECT DISTINCT 'disabled constraint trigger', pg_catalog.format('of %I on %s', k.conname, k.conrelid::regclass)
+  FROM pg_catalog.pg_trigger t JOIN pg_catalog.pg_constraint k ON k.oid = t.tgconstraint
+ WHERE t.tgisinternal AND t.tgenabled <> 'O' AND k.contype IN ('f', 'p', 'u', 'x') AND $1 IN (k.conrelid, k.confrelid)
+UNION ALL
 SELECT 'inheritance', CASE WHEN h.inhrelid = $1 THEN h.inhparent::regclass::text ELSE h.inhrelid::regclass::text END
   FROM pg_catalog.pg_inherits h JOIN pg_catalog.pg_class c ON c.oid = $1
  WHERE $1 IN (h.inhrelid, h.inhparent) AND (h.inhparent = $1 OR NOT c.relispartition)
