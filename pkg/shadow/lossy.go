@@ -128,30 +128,29 @@ func (c Conversions) unreadable(column schema.Column) bool {
 // whyLost is for columns that do not keep every value, as far as is known.
 func (c Conversions) whyLost(from, to schema.Column) string {
 	reason := fmt.Sprintf("not every %s can be had back from %s", from.Type, to.Type)
-	if !c.loses(from, to) {
+	if !c.isLoss(from, to) {
 		return "it is not known that every" + strings.TrimPrefix(reason, "not every")
 	}
 	return reason
 }
 
-// loses tells of columns that do not keep every value whether some value is known not to
+// isLoss tells of columns that do not keep every value whether some value is known not to
 // be kept. Of a domain it is not known which values its CHECK lets in.
+func (c Conversions) isLoss(from, to schema.Column) bool {
+	return from.TypeOID == from.BaseOID && !limitUnknown(from, to) && c.loses(from, to)
+}
+
+// loses is isLoss but for domains.
 func (c Conversions) loses(from, to schema.Column) bool {
-	if from.TypeOID != from.BaseOID || limitUnknown(from, to) {
-		return false
-	}
 	if ofFrom, ofTo, arrays := c.elements(from, to); arrays {
 		return c.loses(ofFrom, ofTo)
 	}
 	a, b := from.BaseOID, to.BaseOID
-	_, known := textLength[a]
-	switch isText := slices.Contains(textTypes, b); {
+	switch {
 	case a == b:
 		return a < firstOfUsers && c.Elements[a] == 0
-	case isText && (slices.Contains(textTypes, a) || known && b == schema.OIDVarchar):
-		return true
-	case isText && b != schema.OIDBpchar && c.unreadable(from):
-		return true
+	case slices.Contains(textTypes, b):
+		return c.losesAsText(from, to)
 	case areTimestamps(from, to):
 		return !holds(b, from.Typmod, to.Typmod)
 	case b == schema.OIDNumeric && digits[a] > 0:
@@ -161,6 +160,12 @@ func (c Conversions) loses(from, to schema.Column) bool {
 	default:
 		return slices.Contains(narrower[a], b)
 	}
+}
+
+// losesAsText is loses for a type that holds text.
+func (c Conversions) losesAsText(from, to schema.Column) bool {
+	_, known := textLength[from.BaseOID]
+	return slices.Contains(textTypes, from.BaseOID) || known && to.BaseOID == schema.OIDVarchar || to.BaseOID != schema.OIDBpchar && c.unreadable(from)
 }
 
 // widens looks at what whole numbers hold, and at wider.

@@ -310,7 +310,7 @@ func TestLostValues(t *testing.T) {
 	s := newTypedServer(t, pgtest.New(t), hardValues)
 	for i, from := range s.columns {
 		for _, to := range s.columns {
-			if !s.conversions.keep(from, to) && s.conversions.loses(from, to) && s.comesBack(t, from, to, hardValues[i].values) {
+			if !s.conversions.keep(from, to) && s.conversions.isLoss(from, to) && s.comesBack(t, from, to, hardValues[i].values) {
 				t.Errorf("%s to %s: every value has come back", from.Type, to.Type)
 			}
 		}
