@@ -27,7 +27,8 @@ write, verify, and swap the two under a short lock.
 Usage: pgshadow alter --table [schema.]name --alter "..." [flags]
 
 Running the same command again resumes an unfinished run. SIGINT and SIGTERM stop
-cleanly and leave a run that resumes; a second signal stops at once.
+cleanly and leave a run that resumes; a second signal, one second later or more, stops
+at once.
 `
 
 const alterTail = `Every flag can also come from a variable, PGSHADOW_ and its name with underscores
@@ -52,6 +53,7 @@ func (p *program) alterCommand() spec {
 		help:     alterHelp,
 		tail:     alterTail,
 		sections: o.sections(),
+		ignores:  []string{scaleToName},
 		check: func(string) error {
 			return errors.Join(checkDSN(o.config.DSN), o.config.Validate(), o.checkDryRun(), o.readPlan())
 		},
@@ -62,7 +64,7 @@ func (p *program) alterCommand() spec {
 func (o *alterOptions) sections() []section {
 	return []section{
 		{"What to change", append(o.changeSettings(),
-			setting{name: "dry-run", take: toggle(&o.dryRun), help: "change nothing, and tell what the change would come to: pgshadow plan"},
+			setting{name: "dry-run", take: toggle(&o.dryRun), help: "change nothing, and tell what the change would come to:\npgshadow plan"},
 			checkDataSetting(&o.checkData))},
 		{"Where", connectionSettings(&o.config.DSN)},
 		{"Work", o.workSettings()},
@@ -81,13 +83,13 @@ func (o *alterOptions) changeSettings() []setting {
 		{name: "set", value: "column=expression", many: true, take: assignments(&c.Set),
 			help: "value of a new column, for rows there are and rows to come,\nfrom the original's columns; may be repeated"},
 		{name: "native", words: []string{"auto", "never", "only"}, preset: "auto", take: text(&c.Native),
-			help: "auto leads PostgreSQL itself through what reads no row under a lock\nthat keeps others out; only refuses what needs a shadow"},
+			help: "auto leads PostgreSQL itself through what reads no row under a\nlock that keeps others out; only refuses what needs a\nshadow"},
 		{name: "restart", take: toggle(&c.Restart),
 			help: "remove an unfinished run of the table and begin anew"},
 		{name: "allow-lossy", take: toggle(&c.AllowLossy),
 			help: "let the change lose something of values: without it, a type that\ndoes not hold every value of the old one is refused"},
 		{name: "expect-plan", value: "FILE", file: true, take: text(&o.expect),
-			help: "refuse when the table has changed since pgshadow plan --output json\nwrote this file"},
+			help: "refuse when the table has changed since pgshadow plan\n--output json wrote this file"},
 	}
 }
 
@@ -111,7 +113,7 @@ func (o *alterOptions) loadSettings() []setting {
 	c := &o.config.Throttle
 	return []setting{
 		{name: "max-replica-lag", value: "DURATION", preset: throttle.DefaultMaxReplicaLag.String(), take: duration(&c.MaxReplicaLag, 0),
-			help: "a replica's replay lag is above this; 0: replicas do not count"},
+			help: "a replica's replay lag is above this; 0: replicas do not\ncount"},
 		{name: "max-active-sessions", value: "N", take: number(&c.MaxActiveSessions, 0),
 			help: "more client sessions than this are active"},
 		{name: "throttle-query", value: "SELECT", take: text(&c.Query),
@@ -127,17 +129,21 @@ func (o *alterOptions) loadSettings() []setting {
 
 func (o *alterOptions) cutoverSettings() []setting {
 	c := &o.config.Cutover
+	whatStops := "run stops, resumable"
+	if o.config.Rehearsal != nil {
+		whatStops = "rehearsal stops"
+	}
 	return []setting{
 		{name: "cutover", words: []string{"auto", "manual"}, preset: "auto", take: text(&c.Mode),
 			help: "manual waits, in step and verified, for pgshadow cutover"},
 		{name: "lock-timeout", value: "DURATION", preset: "500ms", take: duration(&c.LockTimeout, time.Millisecond),
-			help: "how long an attempt waits for its lock; writers queue behind it"},
+			help: "how long an attempt waits for its lock; writers queue behind\nit"},
 		{name: "max-lock-hold", value: "DURATION", preset: "1s", take: duration(&c.MaxLockHold, time.Millisecond),
 			help: "how long an attempt holds the lock before it rolls back"},
 		{name: "cutover-attempts", value: "N", preset: "60", take: number(&c.Attempts, 1),
-			help: "attempts before the run stops, resumable"},
+			help: "attempts before the " + whatStops},
 		{name: "matviews", words: []string{"refuse", "recreate"}, preset: "refuse", take: text(&o.config.MatViews),
-			help: "recreate makes materialized views anew at the swap, empty until they are refreshed after it"},
+			help: "recreate makes materialized views anew at the swap, empty until\nthey are refreshed after it"},
 		{name: "retire", words: []string{"keep", "drop"}, preset: "keep", take: text(&o.config.Retire),
 			help: "what becomes of the original after the swap"},
 	}

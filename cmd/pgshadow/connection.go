@@ -13,7 +13,7 @@ import (
 // connectionSettings say which database. Every command that connects has them.
 func connectionSettings(dsn *string) []setting {
 	return []setting{{name: "dsn", value: "URL|key=value", take: text(dsn),
-		help: "connection string; without it libpq's variables: PGHOST, PGPORT,\nPGUSER, PGPASSWORD, PGPASSFILE, PGDATABASE, PGSERVICE, PGSSLMODE..."}}
+		help: "connection string; without it libpq's variables: PGHOST, PGPORT,\nPGUSER, PGPASSWORD, PGPASSFILE, PGDATABASE, PGSERVICE,\nPGSSLMODE..."}}
 }
 
 // checkDSN finds what is wrong with the connection settings, without connecting.

@@ -63,10 +63,13 @@ func (p *program) finishCommand() spec {
 	}
 }
 
-// endLeftovers writes the list, complete or not, and says what went wrong.
+// endLeftovers writes the list, complete or not, and says what went wrong. A list that
+// could not be made is not an empty one.
 func (p *program) endLeftovers(form string, leftovers []migration.Leftover, err error) error {
-	if writeErr := p.writeLeftovers(form, leftovers); writeErr != nil {
-		return writeErr
+	if err == nil || len(leftovers) > 0 {
+		if writeErr := p.writeLeftovers(form, leftovers); writeErr != nil {
+			return writeErr
+		}
 	}
 	var refusal *shadow.Refusal
 	switch {

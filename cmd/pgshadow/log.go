@@ -2,6 +2,7 @@ package main
 
 import (
 	"io"
+	"slices"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -36,11 +37,14 @@ func outputSettings(output *string, log *logOptions, forms ...string) []setting 
 
 // reportSetting takes the form of the report: one of forms, or text or json.
 func reportSetting(output *string, forms ...string) setting {
+	help := "form of the report on stdout"
 	if forms == nil {
 		forms = reportForms
 	}
-	return setting{name: "output", words: forms, preset: "text", take: oneOf(output, forms...),
-		help: "form of the report on stdout"}
+	if slices.Contains(forms, "sql") {
+		help += "; sql with --dry-run alone"
+	}
+	return setting{name: "output", words: forms, preset: "text", take: oneOf(output, forms...), help: help}
 }
 
 func (o logOptions) parsedLevel() zerolog.Level {
@@ -147,8 +151,11 @@ func logProgress(log zerolog.Logger, level zerolog.Level, now situation) {
 	line.Msg("progress")
 }
 
-// logEnd is the last line of a run.
+// logEnd writes the warnings of a run, and its last line.
 func logEnd(log zerolog.Logger, report migration.Report) {
+	for _, warning := range report.Warnings {
+		log.Warn().Str("warning", warning).Msg("warned")
+	}
 	line := log.Info()
 	if report.Error != nil {
 		line = log.Error().Str("reason", report.Error.Message).Str("state", report.Error.State)

@@ -21,15 +21,18 @@ It is the same as pgshadow alter --dry-run, and takes the flags of alter.
 `
 
 const planTail = `Exit codes:
-  0  the change can be made
+  0  nothing refuses the change; look at the rows that do not fit, if any
   1  the plan could not be made
   2  wrong usage
   3  the change would be refused
-  5  the server cannot be reached
+  5  it was interrupted, or the server cannot be reached
 `
 
 // planForms are the forms of a plan.
 var planForms = []string{"text", "json", "sql"}
+
+// notOfPlan are the flags of alter and rehearse that a plan has no use for.
+var notOfPlan = []string{"dry-run", "log-format", "log-level", scaleToName}
 
 func (p *program) planCommand() spec {
 	o := &alterOptions{dryRun: true}
@@ -42,11 +45,12 @@ func (p *program) planCommand() spec {
 			{"Load", o.loadSettings()},
 			{"Cutover", o.cutoverSettings()},
 			{"Output", []setting{
-				{name: "output", words: planForms, preset: "text", take: oneOf(&o.output, planForms...), help: "form of the plan on stdout; sql is for psql on a small table"},
+				{name: "output", words: planForms, preset: "text", take: oneOf(&o.output, planForms...), help: "form of the plan on stdout; sql is for psql\non a small table"},
 				configSetting(&o.file)}},
 		},
-		check: func(string) error { return errors.Join(checkDSN(o.config.DSN), o.config.Validate()) },
-		run:   func(ctx context.Context, _ string, _ origins) error { return p.plan(ctx, o) },
+		ignores: notOfPlan,
+		check:   func(string) error { return errors.Join(checkDSN(o.config.DSN), o.config.Validate(), o.readPlan()) },
+		run:     func(ctx context.Context, _ string, _ origins) error { return p.plan(ctx, o) },
 	}
 }
 
@@ -56,7 +60,15 @@ func checkDataSetting(into *bool) setting {
 
 func (p *program) plan(ctx context.Context, o *alterOptions) error {
 	o.config.Parse = parseInChild(p.executable)
-	report, err := migration.Plan(ctx, migration.PlanConfig{Config: o.config, CheckData: o.checkData})
+	var report migration.PlanReport
+	stopping := func(which os.Signal) { p.tell("pgshadow: %s: what is being tried is rolled back\n", which) }
+	err, abandoned := supervise(ctx, stopSignals(), stopping, func(ctx context.Context) (err error) {
+		report, err = migration.Plan(ctx, migration.PlanConfig{Config: o.config, CheckData: o.checkData})
+		return err
+	})
+	if abandoned {
+		return &exitError{migration.Stopped.ExitCode()}
+	}
 	if err != nil {
 		p.tell("pgshadow: no plan could be made, and nothing was created: %v\n", err)
 		return &exitError{report.ExitCode}
@@ -122,14 +134,36 @@ func textPlan(r migration.PlanReport) string {
 	s := &sheet{}
 	s.row("table", "%s", r.Table)
 	s.row("alter", "%s", strings.Join(r.Alters, "\n"))
-	s.row("verdict", "%s", verdictWords[r.Verdict])
+	s.judged(r)
+	if r.Facts != nil {
+		s.row("size", "%s rows, about; heap %s, TOAST %s, indexes %s; %s in all", grouped(r.Sizes.Rows),
+			bytesText(r.Sizes.HeapBytes), bytesText(r.Sizes.ToastBytes), bytesText(r.Sizes.IndexBytes), bytesText(r.Sizes.TotalBytes))
+	}
+	s.expected(r)
+	for _, notice := range r.Notices {
+		s.row("note", "%s", notice)
+	}
+	if r.Facts != nil {
+		s.row("fingerprint", "%s", r.Fingerprint)
+	}
+	if len(r.Statements) > 0 {
+		s.statements(r.Statements)
+	}
+	return s.String()
+}
+
+// judged says how the change would be made, or why it would not.
+func (s *sheet) judged(r migration.PlanReport) {
+	if r.Verdict != "unknown" || len(r.NeedsPrimary) > 0 {
+		s.row("verdict", "%s", verdictWords[r.Verdict])
+	}
 	if r.Reason != "" {
 		s.row("  says", "%s", r.Reason)
 	}
 	if r.InPlace != "" && r.Verdict != "refused" {
 		s.row("  lock", "%s, as it is written", r.InPlace)
 	}
-	if r.Verdict != "unknown" || len(r.Refusals) > 0 {
+	if r.Method != "" || len(r.Refusals) > 0 {
 		s.row("method", "%s", methodWords[r.Method])
 	}
 	for _, refusal := range r.Refusals {
@@ -140,17 +174,6 @@ func textPlan(r migration.PlanReport) string {
 	for _, need := range r.NeedsPrimary {
 		s.row("needs primary", "%s", need)
 	}
-	s.row("size", "%s rows, about; heap %s, TOAST %s, indexes %s; %s in all", grouped(r.Sizes.Rows),
-		bytesText(r.Sizes.HeapBytes), bytesText(r.Sizes.ToastBytes), bytesText(r.Sizes.IndexBytes), bytesText(r.Sizes.TotalBytes))
-	s.expected(r)
-	for _, notice := range r.Notices {
-		s.row("note", "%s", notice)
-	}
-	s.row("fingerprint", "%s", r.Fingerprint)
-	if len(r.Statements) > 0 {
-		s.statements(r.Statements)
-	}
-	return s.String()
 }
 
 // expected says what rows that were tried tell of the rest.
@@ -158,7 +181,11 @@ func (s *sheet) expected(r migration.PlanReport) {
 	if e := r.Estimate; e != nil {
 		s.row("estimate", "%s: copy %s, indexes %s, verification or reading %s; from %s rows in %s, on an idle server",
 			took(e.DurationMS), took(e.CopyMS), took(e.IndexMS), took(e.VerifyMS), grouped(e.SampleRows), took(e.SampleMS))
-		s.row("  disk", "%s beside the table; and what the slot holds back of the server's WAL", bytesText(e.DiskBytes))
+		slot := "; and what the slot holds back of the server's WAL"
+		if r.Method == "native" {
+			slot = ""
+		}
+		s.row("  disk", "%s beside the table%s", bytesText(e.DiskBytes), slot)
 		s.row("  WAL", "%s of its own", bytesText(e.WALBytes))
 	}
 	if r.Rows != nil {
@@ -167,6 +194,9 @@ func (s *sheet) expected(r migration.PlanReport) {
 			which = "all of the table"
 		}
 		s.row("rows", "%s tried, %s: %s", grouped(r.Rows.Tried), which, failing(r.Rows))
+		if len(r.Rows.Failures) > 0 {
+			s.row("", "the run would abort, with exit code %d", migration.Aborted.ExitCode())
+		}
 		for _, failure := range r.Rows.Failures {
 			what := "index " + failure.Index
 			if failure.Key != nil {
@@ -188,6 +218,8 @@ func failing(rows *migration.PlanRows) string {
 	switch {
 	case rows.Failing == 0 && len(rows.Failures) == 0:
 		return "all of them fit"
+	case rows.Failing == 0:
+		return "each of them fits, but not all of them together"
 	case rows.More:
 		return fmt.Sprintf("%s do not fit, after which no more were tried", grouped(rows.Failing))
 	default:

@@ -38,6 +38,9 @@ Exit codes:
 // forRealAlone are the flags of alter that a rehearsal has no use for.
 var forRealAlone = []string{"restart", "cutover", "retire"}
 
+// scaleToName is the setting that a rehearsal alone has.
+const scaleToName = "scale-to"
+
 func (p *program) rehearseCommand() spec {
 	o := &alterOptions{}
 	rehearsal := &migration.Rehearsal{}
@@ -46,7 +49,7 @@ func (p *program) rehearseCommand() spec {
 	for i := range sections {
 		sections[i].settings = slices.DeleteFunc(sections[i].settings, func(s setting) bool { return slices.Contains(forRealAlone, s.name) })
 	}
-	scaleTo := setting{name: "scale-to", value: "SIZE", take: scale(&rehearsal.ScaleTo),
+	scaleTo := setting{name: scaleToName, value: "SIZE", take: scale(&rehearsal.ScaleTo),
 		help: "size of the table that the estimates are for: rows (2e9), or a\nsize with its indexes (1.5TB)"}
 	sections[0].settings = append(sections[0].settings, scaleTo)
 	return spec{
@@ -56,8 +59,10 @@ func (p *program) rehearseCommand() spec {
 		tail:     rehearseTail,
 		sections: sections,
 		ignores:  forRealAlone,
-		check:    func(string) error { return errors.Join(checkDSN(o.config.DSN), o.config.Validate()) },
-		run:      func(ctx context.Context, _ string, from origins) error { return p.alter(ctx, o, from) },
+		check: func(string) error {
+			return errors.Join(checkDSN(o.config.DSN), o.config.Validate(), o.checkDryRun(), o.readPlan())
+		},
+		run: func(ctx context.Context, _ string, from origins) error { return p.alter(ctx, o, from) },
 	}
 }
 
@@ -95,11 +100,18 @@ func (s *sheet) rehearsal(r migration.RehearsalReport) {
 		s.estimate("a run here", *r.Estimate)
 	}
 	if r.Scaled != nil {
-		s.estimate(fmt.Sprintf("%.4g times", r.Scaled.Factor), *r.Scaled)
+		s.estimate(timesAsLarge(r.Scaled.Factor), *r.Scaled)
 	}
 	for _, what := range r.AfterSwap {
 		s.row("after the swap", "%s, which is not in the estimates", what)
 	}
+}
+
+func timesAsLarge(factor float64) string {
+	if factor >= 1000 {
+		return grouped(int64(factor)) + " times"
+	}
+	return fmt.Sprintf("%.4g times", factor)
 }
 
 func failingText(row migration.FailingRow) string {

@@ -70,6 +70,19 @@ func TestFlagsOfRehearse(t *testing.T) {
 	}
 }
 
+// A rehearsal takes what is for a plan no more than a run does.
+func TestRehearseIsNoPlan(t *testing.T) {
+	t.Parallel()
+	for want, flags := range map[string][]string{
+		"output is \"sql\": want text or json; sql is for --dry-run": {"--output", "sql"},
+		"check-data is for --dry-run: a run checks every row anyway": {"--check-data"},
+	} {
+		if got := runProgram(t, nil, with(rehearsal, flags...)...); got != (ended{2, "", "pgshadow rehearse: " + want + "\nsee: pgshadow rehearse --help\n"}) {
+			t.Errorf("%s: got %s", flags, got)
+		}
+	}
+}
+
 // killed leaves a rehearsal as kill -9 does, in the middle of the copy.
 func killed(t *testing.T, env []string) {
 	t.Helper()
@@ -142,7 +155,7 @@ cutover         1 attempt; the last waited 1.0 ms for the lock and held it 14.5 
   all holds     12.0, 14.5, 20.0 ms; the cutover above is the median
 a run here      about 2.500 s for 1,000 rows, 1.0 MB with indexes; the lock is held for 14.5 ms
   disk          2.0 MB for the shadow, 3.0 MB of WAL
-2000 times      about 1h00m00s for 2,000,000 rows, 2.0 GB with indexes; the lock is held for 14.5 ms
+2,000 times     about 1h00m00s for 2,000,000 rows, 2.0 GB with indexes; the lock is held for 14.5 ms
   disk          3.9 GB for the shadow, 5.9 GB of WAL
   copy          58m20s
   prepare       0.007 s

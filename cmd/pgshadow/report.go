@@ -48,6 +48,9 @@ func textReport(r migration.Report) string {
 		outcome += fmt.Sprintf(" (exit code %d)", r.ExitCode)
 	}
 	s.row("outcome", "%s", outcome)
+	for _, warning := range r.Warnings {
+		s.row("warning", "%s", warning)
+	}
 	if r.Error != nil {
 		s.failure(*r.Error)
 	}

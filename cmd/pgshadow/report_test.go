@@ -5,6 +5,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/rs/zerolog"
+
 	"github.com/pgshadow/pgshadow/cutover"
 	"github.com/pgshadow/pgshadow/pkg/migration"
 	"github.com/pgshadow/pgshadow/pkg/shadow"
@@ -21,10 +23,26 @@ func TestTextReport(t *testing.T) {
 	dropped.RetiredTable, dropped.Verify = "", verify.Report{Mode: verify.Off}
 	dropped.Cutover.Attempts = 3
 	dropped.Phases = nil
+	warned := dropped
+	warned.Warnings = []string{"the change is done, but:\nsomething is left behind", "look"}
 	for name, c := range map[string]struct {
 		report migration.Report
 		want   string
 	}{
+		"warned": {warned, `
+table           public.orders
+run             abc
+outcome         done
+warning         the change is done, but:
+                something is left behind
+warning         look
+rows copied     1,234,567
+changes         1,000 received, 900 keys replayed
+verification    off
+cutover         3 attempts; the last waited 1.2 ms for the lock and held it 14.5 ms, 3.0 ms of that for the fence
+retired table   dropped
+duration        1m23s
+`},
 		"done": {done, `
 table           public.orders
 run             abc
@@ -107,5 +125,19 @@ func TestJSONReport(t *testing.T) {
 	}
 	if got := out.String(); !strings.Contains(got, "\n  \"phases\": []\n") || !strings.HasSuffix(got, "}\n") || !strings.Contains(got, "a < b") {
 		t.Errorf("got\n%s", got)
+	}
+}
+
+// Each warning is a line of the log, before the last one.
+func TestLogEnd(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	logEnd(zerolog.New(&out), migration.Report{Table: "orders", Outcome: migration.Done, Warnings: []string{"one", "two"}})
+	want := `{"level":"warn","warning":"one","message":"warned"}
+{"level":"warn","warning":"two","message":"warned"}
+{"level":"info","table":"orders","outcome":"done","exit_code":0,"duration_ms":0,"message":"run ended"}
+`
+	if out.String() != want {
+		t.Errorf("got\n%s", out.String())
 	}
 }

@@ -11,6 +11,10 @@ import (
 // leaveWithin is how long a process that was told to stop at once goes on saying so.
 const leaveWithin = time.Second
 
+// secondAfter is how long after the first signal another one means a second wish. Ctrl-C
+// in a wrapper script, kill to a group of processes and GNU timeout deliver one twice.
+const secondAfter = time.Second
+
 // stopSignals are those that end a run. A terminal that closes counts, unless
 // nohup has said that it does not.
 func stopSignals() <-chan os.Signal {
@@ -23,15 +27,16 @@ func stopSignals() <-chan os.Signal {
 }
 
 // supervise does work. The first signal ends work's context, and stopping is
-// told; at the second one supervise returns without waiting for work: abandoned.
-// SIGHUP, which a closing terminal sends several times, only counts as a first
-// one. stopping must not block.
+// told; at the second one, secondAfter later or more, supervise returns without waiting
+// for work: abandoned. SIGHUP, which a closing terminal sends several times, only
+// counts as a first one. stopping must not block.
 func supervise[R any](ctx context.Context, received <-chan os.Signal, stopping func(os.Signal),
 	work func(context.Context) R) (result R, abandoned bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	finished := make(chan R, 1)
 	go func() { finished <- work(ctx) }()
+	var first time.Time
 	for {
 		select {
 		case result = <-finished:
@@ -39,10 +44,11 @@ func supervise[R any](ctx context.Context, received <-chan os.Signal, stopping f
 		case which := <-received:
 			if ctx.Err() == nil {
 				cancel()
+				first = time.Now()
 				stopping(which)
 				continue
 			}
-			if which == syscall.SIGHUP {
+			if which == syscall.SIGHUP || time.Since(first) < secondAfter {
 				continue
 			}
 			select {

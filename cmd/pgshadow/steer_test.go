@@ -86,3 +86,17 @@ func TestAbortFromElsewhere(t *testing.T) {
 		t.Errorf("left: got %s", left)
 	}
 }
+
+// A native run that waits for the operator goes on when it is told to, and says so.
+func TestCutoverOfANativeRun(t *testing.T) {
+	t.Parallel()
+	_, env := orders(t, 10)
+	run := start(t, env, "alter", "--table", "orders", "--alter", "ADD COLUMN z int", "--cutover", "manual", "--output", "json")
+	run.await("the wait for the operator", func(line string) bool { return strings.Contains(line, "the operator to release the cutover") })
+	if done := steer(t, env, "cutover"); done.Answer != "the cutover is released, and attempts begin now" {
+		t.Errorf("the answer is %q", done.Answer)
+	}
+	if ended := run.end(); ended.code != 0 || ended.report(t).Method != "native" {
+		t.Errorf("the run: got %s", ended)
+	}
+}

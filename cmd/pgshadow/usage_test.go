@@ -36,6 +36,11 @@ func TestHelp(t *testing.T) {
 				t.Errorf("got %s", got)
 			}
 			golden(t, name, got.stdout)
+			for line := range strings.Lines(got.stdout) {
+				if len(line) > 101 {
+					t.Errorf("a line of more than 100 columns: %s", line)
+				}
+			}
 		})
 	}
 	for _, args := range [][]string{{"help"}, {"help", "alter"}} {

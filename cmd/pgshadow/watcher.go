@@ -146,7 +146,7 @@ func (w *watcher) write(taken batch) {
 		w.log.Warn().Int("events", taken.dropped).Msg("events dropped, the log was not read in time")
 	}
 	if taken.stop != nil {
-		w.log.Warn().Stringer("signal", taken.stop).Msg("stopping cleanly; a second signal stops at once")
+		w.log.Warn().Stringer("signal", taken.stop).Msg("stopping cleanly; a second signal, one second later or more, stops at once")
 	}
 }
 
