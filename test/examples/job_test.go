@@ -1,8 +1,8 @@
 package examples
 
 import (
-	"bytes"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -56,6 +56,10 @@ type pod struct {
 		SeccompProfile struct{ Type string } `yaml:"seccompProfile"`
 	} `yaml:"securityContext"`
 	Containers []container
+	Volumes    []struct {
+		Name      string
+		ConfigMap struct{ Name string } `yaml:"configMap"`
+	}
 }
 
 type container struct {
@@ -67,6 +71,11 @@ type container struct {
 			SecretKeyRef struct{ Name, Key string } `yaml:"secretKeyRef"`
 		} `yaml:"valueFrom"`
 	}
+	VolumeMounts []struct {
+		Name      string
+		MountPath string `yaml:"mountPath"`
+		ReadOnly  bool   `yaml:"readOnly"`
+	} `yaml:"volumeMounts"`
 	Resources                struct{ Requests, Limits map[string]string }
 	TerminationMessagePolicy string `yaml:"terminationMessagePolicy"`
 	SecurityContext          struct {
@@ -78,8 +87,13 @@ type container struct {
 
 func readJob(t *testing.T) job {
 	t.Helper()
+	return parseJob(t, kubernetes(t))
+}
+
+func parseJob(t *testing.T, text string) job {
+	t.Helper()
 	var read job
-	decoder := yaml.NewDecoder(bytes.NewReader([]byte(kubernetes(t))))
+	decoder := yaml.NewDecoder(strings.NewReader(text))
 	decoder.KnownFields(true)
 	if err := decoder.Decode(&read); err != nil {
 		t.Fatal(err)
@@ -225,5 +239,64 @@ func TestJobIsEvicted(t *testing.T) {
 	evicted.signal(syscall.SIGTERM)
 	if got := evicted.end(); j.action(got.code, true) != "Ignore" || decode(t, []byte(got.stdout)).Outcome != migration.Stopped {
 		t.Fatalf("got %s", got)
+	}
+}
+
+var option = regexp.MustCompile(`(?m)^( +)#(-|\w|  )`)
+
+// The option of a plan keeps a change that must not be made twice from the successor of a pod that has made it, and not
+// from that of one that is lost in the middle.
+func TestJobIsPinned(t *testing.T) {
+	t.Parallel()
+	j := parseJob(t, option.ReplaceAllString(kubernetes(t), "$1$2"))
+	pod := j.Spec.Template.Spec
+	c := pod.Containers[0]
+	if len(pod.Volumes) != 1 || len(c.VolumeMounts) != 1 || pod.Volumes[0].Name != c.VolumeMounts[0].Name || len(readJob(t).Spec.Template.Spec.Volumes) != 0 {
+		t.Fatalf("its volumes are %+v, mounted %+v", pod.Volumes, c.VolumeMounts)
+	}
+	mount, dir := c.VolumeMounts[0].MountPath, t.TempDir()
+	made := regexp.MustCompile(`(?m)^#   pgshadow (plan .*) >(\S+)\n#   kubectl create configmap (\S+) --from-file=(\S+)$`).FindStringSubmatch(kubernetes(t))
+	if len(made) == 0 || made[2] != made[4] || made[3] != pod.Volumes[0].ConfigMap.Name || !slices.Contains(c.Args, "--expect-plan="+mount+"/"+made[4]) {
+		t.Fatalf("the plan is made by %q, for %v", made, c.Args)
+	}
+	asked := regexp.MustCompile(`^plan --table (\S+) --alter "(.*)" --output json$`).FindStringSubmatch(made[1])
+	if len(asked) == 0 || !slices.Contains(c.Args, "--table="+asked[1]) || !slices.Contains(c.Args, "--alter="+asked[2]) {
+		t.Fatalf("the plan is of %s, the change is %v", made[1], c.Args)
+	}
+	const twice = " USING customer_id * 100"
+	var args []string
+	for _, arg := range c.Args {
+		if strings.HasPrefix(arg, "--alter=") {
+			arg += twice
+		}
+		args = append(args, strings.Replace(arg, mount, dir, 1))
+	}
+	args = append(args, "--allow-lossy")
+	db := orders(t, small)
+	env := c.environment(t, db.DSN)
+	plan := run(t, env, binary, "plan", "--table", asked[1], "--alter", asked[2]+twice, "--allow-lossy", "--output", "json")
+	if err := os.WriteFile(filepath.Join(dir, made[4]), []byte(plan.stdout), 0o600); err != nil || plan.code != 0 {
+		t.Fatalf("the plan: %v, got %s", err, plan)
+	}
+	wait, _ := held(t)
+	lost := start(t, append(env, wait), binary, args...)
+	lost.await("throttled")
+	lost.signal(syscall.SIGKILL)
+	lost.end()
+	db.Exec(t, "SELECT pg_advisory_lock(x'70677368'::int, 'public.orders'::regclass::int); SELECT pg_advisory_unlock_all()")
+	if got := run(t, env, binary, args...); got.code != 0 || !strings.Contains(got.stderr, `"message":"run resumed"`) {
+		t.Fatalf("the next pod: got %s", got)
+	}
+	for range 2 {
+		got := run(t, env, binary, args...)
+		if got.code != 3 || j.action(got.code, false) != "FailJob" || decode(t, []byte(got.stdout)).Error.Check != "plan" {
+			t.Errorf("its successor: got %s", got)
+		}
+	}
+	if wrong := pgtest.Scalar[int](t, db, "SELECT count(*) FROM public.orders WHERE customer_id <> id * 100"); wrong != 0 || form(t, db) != "bigint" {
+		t.Errorf("%d rows are not changed once; customer_id is %s", wrong, form(t, db))
+	}
+	if got := run(t, env, binary, "history", "--table", asked[1]); strings.Count(got.stdout, "outcome         done") != 1 {
+		t.Errorf("the history: got %s", got)
 	}
 }

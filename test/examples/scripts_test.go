@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -78,12 +77,15 @@ func TestChangeIsNotMade(t *testing.T) {
 		code int
 		says []string
 	}{
-		"usage":   {args: with(sample, "--retire", "burn"), code: 2, says: []string{"--help", "wrong usage"}},
-		"refused": {args: []string{"--table", "public.orders", "--alter", "ALTER customer_id TIPE bigint"}, code: 3, says: []string{`"remedy":`, "TIPE", "refused"}},
-		"aborted": {args: with(sample, "--alter", "ADD CHECK (customer_id < 50)"), code: 4, says: []string{`"message":`, "aborted and cleaned up"}},
-		"a wrong question": {args: sample, env: "CHANGED=SELECT 1 FROM nowhere", code: 1,
-			says: []string{"nowhere", "could not be asked"}},
-		"a DSN": {args: sample, env: "PGSHADOW_DSN=" + db.DSN, code: 2, says: []string{"PGSHADOW_DSN is set"}},
+		"usage":            {args: with(sample, "--retire", "burn"), code: 2, says: []string{"--help", "wrong usage"}},
+		"refused":          {args: []string{"--table", "public.orders", "--alter", "ALTER customer_id TIPE bigint"}, code: 3, says: []string{`"remedy":`, "TIPE", "refused"}},
+		"aborted":          {args: with(sample, "--alter", "ADD CHECK (customer_id < 50)"), code: 4, says: []string{`"message":`, "aborted and cleaned up"}},
+		"a wrong question": {args: sample, env: "CHANGED=SELECT 1 FROM nowhere", code: 2, says: []string{"nowhere", "Nothing was done"}},
+		"no answer":        {args: sample, env: "CHANGED=SELECT true WHERE false", code: 2, says: []string{`but "": correct it`}},
+		"two answers":      {args: sample, env: "CHANGED=VALUES (false), (false)", code: 2, says: []string{"neither t nor f"}},
+		"another answer":   {args: sample, env: "CHANGED=SELECT 'bigint'", code: 2, says: []string{`but "bigint": correct it`}},
+		"no server":        {args: sample, env: "PGHOST=" + t.TempDir(), code: 1, says: []string{"could not be asked"}},
+		"a DSN":            {args: sample, env: "PGSHADOW_DSN=" + db.DSN, code: 2, says: []string{"PGSHADOW_DSN is set"}},
 	} {
 		own := with(env, "REPORT="+filepath.Join(t.TempDir(), "report.json"))
 		if c.env != "" {
@@ -98,6 +100,9 @@ func TestChangeIsNotMade(t *testing.T) {
 				t.Errorf("%s: no %q in %s", name, text, got)
 			}
 		}
+	}
+	if runs := pgtest.Scalar[int](t, db, "SELECT count(*) FROM pgshadow.run"); runs != 1 {
+		t.Errorf("there were %d runs, want that of the aborted one only", runs)
 	}
 	if left := run(t, env, binary, "cleanup", "--dry-run"); left.stdout != "nothing is left behind\n" {
 		t.Errorf("left: got %s", left)
@@ -171,67 +176,7 @@ func TestChangeGivesUp(t *testing.T) {
 	db := orders(t, small)
 	env := environment(t, db, "TRIES=2")
 	got := run(t, env, changeScript, with(sample, "--dsn", "host="+t.TempDir())...)
-	if got.code != 5 || strings.Count(got.stderr, "it is resumed") != 1 || report(t, env).ExitCode != 5 {
+	if got.code != 5 || strings.Count(got.stderr, "it is resumed") != 1 || report(t, env).ExitCode != 5 || !strings.Contains(got.stderr, "if the run had begun") {
 		t.Errorf("got %s", got)
-	}
-}
-
-// The run waits for the deploy, and the deploy's step for the swap.
-func TestDeployReleasesTheCutover(t *testing.T) {
-	t.Parallel()
-	db := orders(t, small)
-	env, before := environment(t, db), rows(t, db)
-	release := func(code int, says string) {
-		t.Helper()
-		if got := run(t, env, releaseScript, "public.orders"); got.code != code || !strings.Contains(got.stderr, says) {
-			t.Fatalf("want %d and %q, got %s", code, says, got)
-		}
-	}
-	release(3, "no run of public.orders waits for its release: []")
-	wait, letGo := held(t)
-	step := start(t, with(env, wait), changeScript, with(sample, "--cutover", "manual")...)
-	step.await("throttled")
-	release(3, `"phase": "copy"`)
-	letGo()
-	step.await("the operator to release the cutover")
-	if form(t, db) != "integer" {
-		t.Error("swapped before it was released")
-	}
-	release(0, "the tables are swapped")
-	if got := step.end(); got.code != 0 || form(t, db) != "bigint" || rows(t, db) != before {
-		t.Errorf("the change: got %s", got)
-	}
-	release(0, "the change is made already")
-}
-
-// A release that comes to nothing in time is not carried out after the deploy has failed.
-func TestDeployThatFails(t *testing.T) {
-	t.Parallel()
-	db := orders(t, small)
-	env := environment(t, db)
-	step := start(t, env, changeScript, with(sample, "--cutover", "manual", "--lock-timeout", "10ms")...)
-	step.await("the operator to release the cutover")
-	reader, err := db.Conn(t).Begin(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := reader.Exec(t.Context(), "SELECT FROM public.orders LIMIT 1"); err != nil {
-		t.Fatal(err)
-	}
-	got := run(t, with(env, "LIMIT="+strconv.Itoa(1)), releaseScript, "public.orders")
-	if got.code != 5 || !strings.Contains(got.stderr, "the run is paused") {
-		t.Errorf("got %s", got)
-	}
-	if err := reader.Rollback(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if got := run(t, env, releaseScript, "public.orders"); got.code != 3 || !strings.Contains(got.stderr, "the run is paused: pgshadow resume") || form(t, db) != "integer" {
-		t.Errorf("paused: got %s", got)
-	}
-	if got := run(t, env, binary, "resume", "--table", "public.orders"); got.code != 0 {
-		t.Fatalf("resume: got %s", got)
-	}
-	if got := step.end(); got.code != 0 || form(t, db) != "bigint" {
-		t.Errorf("the change: got %s", got)
 	}
 }
