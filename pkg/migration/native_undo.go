@@ -205,18 +205,19 @@ func (n *nativeRun) dropColumn(ctx context.Context, object shadow.Made) (why str
 // writtenTo is the condition on a row whose value of a new column is not that which the
 // rows were given when it was added (pg_attribute.attmissingval); empty: the column is
 // gone. Values that are equal and not the same are told apart, and so is a composite
-// whose fields are null. A value of a domain is not written into a statement: the server
-// would check it while it reads the statement, by the owner's code and with the rights of
-// the login role (INV-6). There is no telling of such a column.
+// whose fields are null. A value of a type that has a part of the user's own is not written
+// into a statement: the server reads it before it takes the owner's rights, and would
+// check a domain by the owner's code with those of the login role (INV-6); what a name
+// stands for can change while a lock is waited for. There is no telling of such a column.
 func (n *nativeRun) writtenTo(ctx context.Context, object shadow.Made) (string, error) {
 	var name, typeName string
 	var given *string
-	var checked bool
+	var users bool
 	err := n.m.control.QueryRow(ctx, `WITH RECURSIVE col AS (
 			SELECT * FROM pg_catalog.pg_attribute WHERE attrelid = $1 AND attnum = $2::pg_catalog.oid::pg_catalog.int8 AND NOT attisdropped
 		), types(oid) AS (SELECT atttypid FROM col UNION `+typePartsSQL+`)
 		SELECT attname, pg_catalog.format_type(atttypid, atttypmod), CASE WHEN atthasmissing THEN pg_catalog.array_to_string(attmissingval, '') END,
-			EXISTS (SELECT FROM types JOIN pg_catalog.pg_type USING (oid) WHERE typtype = 'd') FROM col`, n.plan.Original.OID, object.ID).Scan(&name, &typeName, &given, &checked)
+			EXISTS (SELECT FROM types WHERE oid >= 16384) FROM col`, n.plan.Original.OID, object.ID).Scan(&name, &typeName, &given, &users)
 	switch {
 	case errors.Is(err, pgx.ErrNoRows):
 		return "", nil
@@ -224,8 +225,8 @@ func (n *nativeRun) writtenTo(ctx context.Context, object shadow.Made) (string, 
 		return "", fmt.Errorf("reading column %q of %s: %w", object.Name, n.plan.Original, err)
 	case given == nil:
 		return pg.Ident(name) + " IS DISTINCT FROM NULL", nil
-	case checked:
-		return "", &keptError{fmt.Sprintf("its type %s has a domain in it, so whether it holds values that were written meanwhile is not looked for", typeName)}
+	case users:
+		return "", &keptError{fmt.Sprintf("its type %s is not one of PostgreSQL's own, so whether it holds values that were written meanwhile is not looked for", typeName)}
 	default:
 		return fmt.Sprintf("pg_catalog.record_image_ne(ROW(%s), ROW(%s::%s))", pg.Ident(name), pg.Literal(*given), typeName), nil
 	}
