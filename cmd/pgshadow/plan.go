@@ -206,7 +206,7 @@ func (s *sheet) expected(r migration.PlanReport) {
 		}
 	}
 	for _, loss := range r.Losses {
-		lost := "PostgreSQL does not convert it back, so nothing could be counted"
+		lost := "nothing could be counted: rows tried do not fit, or PostgreSQL does not convert them back"
 		if loss.Rows != nil {
 			lost = grouped(*loss.Rows) + " of the rows tried lose something"
 		}

@@ -62,7 +62,7 @@ func (n *nativeRun) attempt(ctx context.Context, conn *pgx.Conn, lock string, re
 			return err
 		}
 		asked = time.Now()
-		if err := pg.ExecAs(ctx, tx, n.plan.Owner, nil, fmt.Sprintf("LOCK TABLE ONLY %s IN %s MODE", table.Quoted(), lock)); err != nil {
+		if err := pg.ExecAs(ctx, tx, n.plan.Owner, nil, lockSQL(table, lock)); err != nil {
 			return fmt.Errorf("taking %s on %s: %w", lock, table, err)
 		}
 		locked = time.Now()
@@ -136,6 +136,11 @@ func (n *nativeRun) locate(ctx context.Context, conn schema.Querier) error {
 	default:
 		return nil
 	}
+}
+
+// lockSQL is how a step begins.
+func lockSQL(table *schema.Table, lock string) string {
+	return fmt.Sprintf("LOCK TABLE ONLY %s IN %s MODE", table.Quoted(), lock)
 }
 
 // stillThere makes sure, under the lock, that it is on the table, and that whoever it was

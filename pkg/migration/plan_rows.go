@@ -38,7 +38,7 @@ type PlanFailure struct {
 // PlanLoss is a column that may lose something, and how many of the rows tried do.
 type PlanLoss struct {
 	shadow.Loss
-	Rows *int64 `json:"rows"` // null where PostgreSQL does not convert back
+	Rows *int64 `json:"rows"` // null where rows do not fit, or PostgreSQL does not convert back
 }
 
 // PlanEstimate is what the run takes, as far as the rows that were tried tell.

@@ -85,14 +85,16 @@ func (p *planner) waitFor(ctx context.Context, timeout time.Duration, what strin
 func (p *planner) nativeStatements(ctx context.Context) error {
 	recipe := p.target.recipe
 	for _, step := range recipe.Steps[recipe.Done:] {
-		switch {
-		case step.Index != "":
+		if step.Index != "" {
 			p.alone(Native, forOthers, step.Statements[0])
-		case step.Reads:
-			p.add(Native, p.config.Cutover.LockTimeout, "for schema changes and VACUUM of the table; readers and writers go on", step.Statements...)
-		default:
-			p.add(Native, p.config.Cutover.LockTimeout, p.wait, step.Statements...)
+			continue
 		}
+		wait := p.wait
+		if step.Reads {
+			wait = "for schema changes and VACUUM of the table; readers and writers go on"
+		}
+		lock := shadow.Statement{SQL: lockSQL(p.target.table, step.Lock), Role: p.target.table.Owner, Lock: step.Lock + " on " + p.target.table.Quoted(), Why: "it is asked for before anything is done"}
+		p.add(Native, p.config.Cutover.LockTimeout, wait, append([]shadow.Statement{lock}, step.Statements...)...)
 	}
 	p.report.Undo = recipe.Undo(p.target.table)
 	if recipe.Verdict == shadow.Instant {

@@ -247,7 +247,7 @@ func TestExpectedPlanOfAResumedRun(t *testing.T) {
 	}
 	config.Observer = nil
 	rest, err := migration.Plan(t.Context(), migration.PlanConfig{Config: config})
-	if err != nil || rest.ExitCode != 0 || rest.Verdict != plan.Verdict || rest.Fingerprint != plan.Fingerprint || len(rest.Statements) != len(plan.Statements)-2 || !strings.Contains(strings.Join(rest.Notices, " "), "resumes it") {
+	if err != nil || rest.ExitCode != 0 || rest.Verdict != plan.Verdict || rest.Fingerprint != plan.Fingerprint || len(rest.Statements) != len(plan.Statements)-4 || !strings.Contains(strings.Join(rest.Notices, " "), "resumes it") {
 		t.Errorf("%v, the plan of the rest is %+v, refusals %+v", err, rest, rest.Refusals)
 	}
 	config.Expect = &rest
