@@ -173,10 +173,13 @@ func (m *Migration) asOwner(ctx context.Context, purpose string) (*pgx.Conn, err
 	return conn, nil
 }
 
-// swapper opens the cutover's session. The plans that it keeps serve for whatever
-// they are asked, so that none is made under the lock.
+// plansServe has the plans that a session keeps (pg.Keep) serve for whatever they are
+// asked, so that none is made under a lock.
+var plansServe = map[string]string{"plan_cache_mode": "force_generic_plan"}
+
+// swapper opens the cutover's session.
 func (m *Migration) swapper(ctx context.Context, purpose string) (*pgx.Conn, error) {
-	return m.session(ctx, purpose, map[string]string{"plan_cache_mode": "force_generic_plan"})
+	return m.session(ctx, purpose, plansServe)
 }
 
 // session opens a session in the login role.

@@ -24,7 +24,7 @@ type lockedWork func(ctx context.Context, tx pgx.Tx, hurry func() error) error
 // makes more attempts when the lock is not had, or held for too long.
 func (n *nativeRun) underLock(ctx context.Context, lock string, reads bool, work lockedWork) (err error) {
 	m := n.m
-	conn, err := m.db.Connect(ctx, n.plan.Names.RunID+" native")
+	conn, err := m.db.With(plansServe).Connect(ctx, n.plan.Names.RunID+" native")
 	if err != nil {
 		return err
 	}
@@ -49,7 +49,7 @@ func (n *nativeRun) underLock(ctx context.Context, lock string, reads bool, work
 // attempt asks for the lock first: others queue behind it no longer than its timeout.
 func (n *nativeRun) attempt(ctx context.Context, conn *pgx.Conn, lock string, reads bool, work lockedWork) error {
 	m, tuned := n.m, n.m.current().Cutover
-	if err := n.locate(ctx, conn); err != nil {
+	if err := n.before(ctx, conn); err != nil {
 		return err
 	}
 	table := n.plan.Original
@@ -151,9 +151,27 @@ func (n *nativeRun) stillThere(ctx context.Context, tx pgx.Tx) error {
 		return cmp.Or(err, cutover.Later(fmt.Sprintf("%s was given another name while its lock was waited for", table)))
 	}
 	if n.untouched() {
-		return sameFacts(ctx, tx, table)
+		return n.asJudged(ctx, tx)
 	}
 	return nil
+}
+
+// before is what is looked at ahead of the lock. Where it is looked at again under the lock,
+// the session has the plans of the queries by then: planning takes longer than they do.
+func (n *nativeRun) before(ctx context.Context, conn *pgx.Conn) error {
+	if n.untouched() {
+		return pg.InTx(ctx, conn, pgx.TxOptions{}, func(tx pgx.Tx) error { return n.asJudged(ctx, tx) })
+	}
+	return n.locate(ctx, conn)
+}
+
+// asJudged makes sure that the table is the one that was judged.
+func (n *nativeRun) asJudged(ctx context.Context, tx pgx.Tx) error {
+	kept, err := pg.Keep(ctx, tx)
+	if err != nil {
+		return err
+	}
+	return sameFacts(ctx, kept, n.plan.Original)
 }
 
 // untouched tells that nothing is made yet of a change that is to be made.
