@@ -12,8 +12,10 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -34,6 +36,8 @@ const (
 var binary string // the program, built, in a folder of its own
 
 func TestMain(m *testing.M) {
+	// A test run under nohup must not hand its ignored SIGHUP on to the scripts that it starts, which could not trap it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	code, err := buildAndRun(m)
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
